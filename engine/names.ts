@@ -1,0 +1,60 @@
+/** Names, labels, paths and addresses of everything we make (CONTRACT "Names, labels, networks"). Pure; the only place that spells them. */
+
+export type Kind = 'agent' | 'service' | 'gateway' | 'egress' | 'controller' | 'broker' | 'secrets'
+export type TrustedKind = Exclude<Kind, 'agent' | 'service'>
+
+export const LABEL = {
+  project: 'agentctl.project',
+  kind: 'agentctl.kind',
+  agent: 'agentctl.agent',
+  service: 'agentctl.service',
+  replica: 'agentctl.replica',
+  configHash: 'agentctl.config-hash',
+  revision: 'agentctl.revision',
+} as const
+
+export const containerName = (project: string, name: string, replica: number): string => `${project}-${name}-${replica}`
+export const trustedName = (project: string, kind: TrustedKind): string => `${project}-agentctl-${kind}-1`
+/** Networks: control, outside, default (services), agent-ROLE (a role's own), link-AGENT-SERVICE. */
+export const networkName = (project: string, network: string): string => `${project}_${network}`
+export const roleNetwork = (agent: string): string => `agent-${agent}`
+export const linkNetwork = (agent: string, service: string): string => `link-${agent}.${service}`
+export const volumeName = (project: string, volume: string): string => `${project}_${volume}`
+
+export const STATE_VOLUME = 'agentctl-state'
+export const SECRETS_VOLUME = 'agentctl-secrets'
+export const BROKER_VOLUME = 'agentctl-broker'
+
+/** Host parts of the static addresses in a /24. `.1` is the engine's (inhibited on internal networks). */
+export const HOST = { gateway: 2, egress: 3, broker: 4, firstReplica: 9, maxReplica: 240 } as const
+
+/** Paths inside our own containers. */
+export const PATHS = {
+  /** The state volume: holder (rw, writes), controller and gateway and egress (ro). */
+  state: '/state',
+  record: '/state/record.json',
+  /** The whole secrets volume: holder and controller only; everyone else sees their own folder at /run/secrets. */
+  secretsRoot: '/secrets',
+  secrets: '/run/secrets',
+  controlSocket: '/run/agentctl/control.sock',
+  lock: '/run/agentctl/lock',
+  /** The bundles of the images. */
+  app: '/opt/agentctl',
+} as const
+
+/** Folder of a container in the secrets volume, by container name. */
+export const secretsFolder = (container: string): string => container
+
+/** Secret files of our own parts, below /run/secrets. */
+export const TRUSTED_SECRETS = {
+  /** Signs replicas' tokens and leases; gateway only. 32 random bytes, hex. */
+  projectKey: 'project-key',
+  /** gateway and broker. */
+  brokerPassword: 'broker-password',
+  /** broker: a redis.conf with the password in it, so that no argv holds it. */
+  brokerConf: 'redis.conf',
+} as const
+
+export const queueName = (agent: string): string => agent
+/** One hash slot per project. */
+export const queuePrefix = (project: string): string => `{agentctl:${project}}`

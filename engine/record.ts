@@ -1,0 +1,21 @@
+/** The project record: the desired state, one writer at a time (who holds the project lock). Kept at PATHS.record in the state volume. */
+import type { Project } from '../spec/model.ts'
+
+/** Raised with every change that an older agentctl must not touch; a newer one is refused by name (AG4010). */
+export const RECORD_VERSION = 1
+
+export interface ProjectRecord {
+  readonly version: number
+  /** Version of the package that wrote it. */
+  readonly written_by: string
+  readonly revision: number
+  readonly project: Project
+  /** `agentctl scale` overrides, by agent or service name. */
+  readonly scale: { readonly [name: string]: number }
+  /** Names (containers) stopped on purpose by `agentctl stop`; the controller leaves them alone. */
+  readonly stopped: readonly string[]
+  /** Image references resolved at `up` (so that the controller builds the same specs): engine, agent. */
+  readonly images: { readonly engine: string; readonly agent: string }
+  /** network → subnet, chosen once. */
+  readonly subnets: { readonly [network: string]: string }
+}
