@@ -1,0 +1,43 @@
+import { defineConfig } from 'vitest/config'
+
+const MINUTE = 60_000
+
+// Groups run one after the other: the quick ones first, and the two that share one engine never beside each other.
+export default defineConfig({
+  test: {
+    setupFiles: ['test/support/setup.ts'],
+    globalSetup: ['test/support/setup-global.ts'],
+    projects: [
+      {
+        extends: true,
+        test: { name: 'unit', include: ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts'], sequence: { groupOrder: 0 } },
+      },
+      {
+        extends: true,
+        test: { name: 'tooling', include: ['test/tooling/**/*.test.ts'], testTimeout: 3 * MINUTE, hookTimeout: 3 * MINUTE, sequence: { groupOrder: 1 } },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'integration',
+          include: ['test/integration/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: MINUTE,
+          hookTimeout: 2 * MINUTE,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 3 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+          sequence: { groupOrder: 3 },
+        },
+      },
+    ],
+  },
+})
