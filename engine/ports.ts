@@ -46,7 +46,8 @@ export interface VolumeSpec {
   /** A tmpfs volume of that many bytes; null: the engine's default driver. */
   readonly tmpfs: number | null
 }
-export interface Endpoint { readonly network: string; readonly address: string | null }
+/** `aliases`: names by which others on a network with DNS find it (services on the default network only). */
+export interface Endpoint { readonly network: string; readonly address: string | null; readonly aliases?: readonly string[] }
 
 /** Everything about a container to be made; `harden.ts` fills it. Mirrors the engine's create body in our own words. */
 export interface ContainerSpec {

@@ -16,6 +16,10 @@ export interface ProjectRecord {
   readonly stopped: readonly string[]
   /** Image references resolved at `up` (so that the controller builds the same specs): engine, agent. */
   readonly images: { readonly engine: string; readonly agent: string }
-  /** network → subnet, chosen once. */
+  /** The engine's data root: where the secrets volume lies for bind mounts of its folders. */
+  readonly data_root: string
+  /** The engine's socket on its own machine, for the controller. */
+  readonly engine_socket: string
+  /** network (short name) → subnet, chosen once. */
   readonly subnets: { readonly [network: string]: string }
 }

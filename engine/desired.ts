@@ -1,0 +1,275 @@
+/** record → everything that should exist: networks, volumes, containers, each with its config hash. Pure. */
+import { posix } from 'node:path'
+import type { Agent, Project, Service, Workload } from '../spec/model.ts'
+import { DEFAULTS } from '../spec/model.ts'
+import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
+import { hashOf } from './canonical.ts'
+import { agentPosture, servicePosture } from './harden.ts'
+import {
+  BROKER_VOLUME, containerName, HOST, LABEL, linkNetwork, networkName, PATHS, roleNetwork, SECRETS_VOLUME, secretsFolder, STATE_VOLUME, volumeName,
+} from './names.ts'
+import type { ContainerSpec, Endpoint, NetworkSpec, VolumeSpec } from './ports.ts'
+import type { ProjectRecord } from './record.ts'
+import { hostAddress } from './subnets.ts'
+import { type TrustedFacts, trustedSpecs } from './trusted.ts'
+
+export interface DesiredContainer {
+  readonly spec: ContainerSpec
+  readonly hash: string
+  /** Agent or service name; "agentctl-…" for our own. */
+  readonly group: string
+  readonly replica: number
+  /** How it is known to have come up. */
+  readonly until: 'running' | 'healthy' | 'completed' | 'ready'
+  readonly timeout_ms: number
+  /** Start after these groups reached that state. */
+  readonly after: readonly { readonly group: string; readonly until: 'running' | 'healthy' | 'completed' | 'ready' }[]
+  /** Secret files to stand in its folder: [name under secrets:, file name]. */
+  readonly secrets: readonly { readonly source: string; readonly target: string }[]
+  readonly stopped: boolean
+}
+
+export interface Desired {
+  readonly project: string
+  readonly networks: readonly NetworkSpec[]
+  readonly volumes: readonly VolumeSpec[]
+  /** Named volumes that belong to an agent's user. */
+  readonly owners: { readonly [volume: string]: { readonly uid: number; readonly gid: number } }
+  readonly containers: readonly DesiredContainer[]
+}
+
+/** A part of ours is up in a second or two; a loaded machine is given time. */
+const PART_TIMEOUT_MS = 60_000
+/** Compose waits for a healthy dependency without end; we do not. */
+const SERVICE_TIMEOUT_MS = 300_000
+
+export const secretsMount = (record: Pick<ProjectRecord, 'project' | 'data_root'>): string =>
+  posix.join(record.data_root, 'volumes', volumeName(record.project.name, SECRETS_VOLUME), '_data')
+
+const usersOf = (project: Project, service: string): readonly Agent[] => sorted(project.agents).filter(agent => agent.uses.includes(service))
+const sorted = <T>(map: { readonly [name: string]: T }): readonly T[] => Object.keys(map).sort().map(name => map[name] as T)
+const onDefaultNetwork = (project: Project, service: Service): boolean => service.ports.length > 0 || usersOf(project, service.name).length === 0
+
+/** Short names of the networks that the project needs; subnets are chosen for these. */
+export function networkNames(project: Project): readonly string[] {
+  const names = ['control', 'outside', ...Object.keys(project.agents).sort().map(roleNetwork)]
+  for (const agent of sorted(project.agents)) names.push(...[...agent.uses].sort().map(service => linkNetwork(agent.name, service)))
+  if (sorted(project.services).some(service => onDefaultNetwork(project, service))) names.push('default')
+  return names
+}
+
+export function desired(record: ProjectRecord, seccomp: string): Desired {
+  const { project } = record
+  const labels = (extra: Record<string, string>): Record<string, string> => ({ [LABEL.project]: project.name, ...extra })
+  const facts: TrustedFacts = {
+    project: project.name,
+    image: record.images.engine,
+    seccomp,
+    secretsMount: secretsMount(record),
+    engineSocket: record.engine_socket,
+    subnets: record.subnets,
+    roleNetworks: Object.keys(project.agents).sort().map(roleNetwork),
+  }
+  const trusted = trustedSpecs(facts).map((spec): DesiredContainer => ({
+    spec: finish(spec, record.revision),
+    hash: hashOfSpec(spec),
+    group: `agentctl-${spec.kind}`,
+    replica: 1,
+    until: spec.healthcheck === null ? 'running' : 'healthy',
+    timeout_ms: PART_TIMEOUT_MS,
+    after: [],
+    secrets: [],
+    stopped: false,
+  }))
+  const agents = sorted(project.agents).flatMap(agent => range(record.scale[agent.name] ?? agent.replicas).map(replica => agentContainer(record, agent, replica, seccomp)))
+  const services = sorted(project.services).flatMap(service => range(record.scale[service.name] ?? service.replicas).map(replica => serviceContainer(record, service, replica)))
+  return {
+    project: project.name,
+    networks: networkNames(project).map(name => ({
+      name: networkName(project.name, name),
+      internal: name !== 'outside' && name !== 'default',
+      subnet: record.subnets[name] ?? '',
+      labels: labels({}),
+    })),
+    volumes: [
+      { name: volumeName(project.name, STATE_VOLUME), labels: labels({}), tmpfs: null },
+      { name: volumeName(project.name, SECRETS_VOLUME), labels: labels({}), tmpfs: 16_777_216 },
+      { name: volumeName(project.name, BROKER_VOLUME), labels: labels({}), tmpfs: null },
+      ...Object.keys(project.volumes).sort().map(name => ({ name: volumeName(project.name, name), labels: labels({}), tmpfs: null })),
+    ],
+    owners: volumeOwners(project),
+    containers: [...trusted, ...services, ...agents],
+  }
+}
+
+const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index + 1)
+
+/** The hash covers all that `spec` says except the gateway's further networks, which are joined and left while it runs. */
+const hashOfSpec = (spec: ContainerSpec): string => hashOf(spec.kind === 'gateway' ? { ...spec, endpoints: spec.endpoints.slice(0, 1) } : spec)
+const finish = (spec: ContainerSpec, revision: number): ContainerSpec => ({ ...spec, labels: { ...spec.labels, [LABEL.configHash]: hashOfSpec(spec), [LABEL.revision]: String(revision) } })
+
+function volumeOwners(project: Project): Desired['owners'] {
+  const owners: Record<string, { uid: number; gid: number }> = { [volumeName(project.name, BROKER_VOLUME)]: { uid: 10_002, gid: 10_002 } }
+  // Who writes comes first: an agent that only reads does not take a volume from its writer.
+  for (const read_only of [false, true]) {
+    for (const agent of sorted(project.agents)) {
+      const [uid = 0, gid = uid] = (agent.user ?? DEFAULTS.agent.user).split(':').map(Number)
+      for (const mount of agent.mounts) {
+        if (mount.type === 'volume' && mount.read_only === read_only) owners[volumeName(project.name, mount.source)] ??= { uid, gid }
+      }
+    }
+  }
+  return owners
+}
+
+function mountsOf(project: string, workload: Workload): Pick<ContainerSpec, 'binds' | 'volumes' | 'tmpfs'> {
+  const { mounts } = workload
+  return {
+    binds: mounts.flatMap(mount => (mount.type === 'bind' ? [{ source: mount.source, target: mount.target, read_only: mount.read_only }] : [])),
+    volumes: mounts.flatMap(mount => (mount.type === 'volume' ? [{ source: volumeName(project, mount.source), target: mount.target, read_only: mount.read_only }] : [])),
+    tmpfs: mounts.flatMap(mount => (mount.type === 'tmpfs' ? [{ target: mount.target, size: mount.size, exec: true, mode: 0o1777 }] : [])),
+  }
+}
+
+const healthcheckOf = (workload: Workload): ContainerSpec['healthcheck'] =>
+  workload.healthcheck === null
+    ? null
+    : {
+        test: workload.healthcheck.test,
+        // Compose's defaults.
+        interval_ms: workload.healthcheck.interval_ms ?? 30_000,
+        timeout_ms: workload.healthcheck.timeout_ms ?? 30_000,
+        start_period_ms: workload.healthcheck.start_period_ms ?? 0,
+        retries: workload.healthcheck.retries ?? 3,
+      }
+
+const hasCheck = (workload: Workload): boolean => workload.healthcheck !== null && workload.healthcheck.test[0] !== 'NONE'
+
+function dependencies(project: Project, workload: Workload): DesiredContainer['after'] {
+  return Object.keys(workload.depends_on).sort().map(group => {
+    const condition = workload.depends_on[group]?.condition
+    const agent = project.agents[group] !== undefined
+    if (condition === 'service_completed_successfully') return { group, until: 'completed' as const }
+    if (condition === 'service_healthy') return { group, until: agent ? ('ready' as const) : ('healthy' as const) }
+    return { group, until: 'running' as const }
+  })
+}
+
+function agentContainer(record: ProjectRecord, agent: Agent, replica: number, seccomp: string): DesiredContainer {
+  const { project } = record
+  const name = containerName(project.name, agent.name, replica)
+  const host = HOST.firstReplica + replica - 1
+  const role = record.subnets[roleNetwork(agent.name)] ?? ''
+  const endpoints: Endpoint[] = [{ network: networkName(project.name, roleNetwork(agent.name)), address: hostAddress(role, host) }]
+  const extraHosts: Record<string, string> = { gateway: hostAddress(role, HOST.gateway) }
+  for (const service of [...agent.uses].sort()) {
+    const link = linkNetwork(agent.name, service)
+    endpoints.push({ network: networkName(project.name, link), address: hostAddress(record.subnets[link] ?? '', host) })
+    extraHosts[service] = hostAddress(record.subnets[link] ?? '', serviceHost(1))
+  }
+  const mounts = mountsOf(project.name, agent)
+  const taken = new Set(agent.mounts.map(mount => mount.target))
+  const tmpfs = [
+    { target: '/tmp', size: DEFAULTS.tmpfs.tmp, exec: false, mode: 0o1777 },
+    { target: '/workspace', size: DEFAULTS.tmpfs.workspace, exec: true, mode: 0o1777 },
+  ].filter(entry => !taken.has(entry.target))
+  const handler = agent.handler
+  const binds = [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }]
+  if (handler.kind === 'module') binds.push({ source: posix.dirname(handler.path), target: '/app', read_only: true })
+  const spec: ContainerSpec = {
+    name,
+    kind: 'agent',
+    image: agent.image ?? record.images.agent,
+    entrypoint: agent.entrypoint,
+    command: agent.command,
+    environment: {
+      HOME: '/workspace',
+      ...agent.environment,
+      [AGENT_ENV.gateway]: `http://gateway:${GATEWAY_PORT}`,
+      [AGENT_ENV.agent]: agent.name,
+      [AGENT_ENV.replica]: String(replica),
+      [AGENT_ENV.concurrency]: String(agent.concurrency),
+      ...(handler.kind === 'image' ? {} : { [AGENT_ENV.handler]: handler.kind === 'exec' ? 'exec' : `module:/app/${posix.basename(handler.path)}` }),
+      ...(project.telemetry === null ? {} : { AGENTCTL_TRACES: '1' }),
+    },
+    labels: { ...agent.labels, [LABEL.project]: project.name, [LABEL.kind]: 'agent', [LABEL.agent]: agent.name, [LABEL.replica]: String(replica) },
+    user: agent.user ?? DEFAULTS.agent.user,
+    working_dir: agent.working_dir,
+    stop_grace_s: 10,
+    healthcheck: healthcheckOf(agent),
+    endpoints,
+    extra_hosts: extraHosts,
+    dns: ['127.0.0.1'],
+    ports: [],
+    binds,
+    volumes: mounts.volumes,
+    tmpfs: [...tmpfs, ...mounts.tmpfs],
+    ...agentPosture(seccomp),
+    mem_limit: agent.mem_limit,
+    cpus: agent.cpus,
+    pids_limit: agent.pids_limit,
+    restart: 'no',
+  }
+  return {
+    spec: finish(spec, record.revision),
+    hash: hashOfSpec(spec),
+    group: agent.name,
+    replica,
+    until: 'ready',
+    timeout_ms: agent.ready_timeout_ms + (hasCheck(agent) ? SERVICE_TIMEOUT_MS : 0),
+    after: dependencies(project, agent),
+    secrets: agent.secrets,
+    stopped: record.stopped.includes(name),
+  }
+}
+
+/** Services sit at the end of a link network, replicas at its start. */
+const serviceHost = (replica: number): number => HOST.maxReplica + replica
+
+function serviceContainer(record: ProjectRecord, service: Service, replica: number): DesiredContainer {
+  const { project } = record
+  const name = containerName(project.name, service.name, replica)
+  const endpoints: Endpoint[] = []
+  if (onDefaultNetwork(project, service)) endpoints.push({ network: networkName(project.name, 'default'), address: null, aliases: [service.name] })
+  for (const agent of usersOf(project, service.name)) {
+    const link = linkNetwork(agent.name, service.name)
+    endpoints.push({ network: networkName(project.name, link), address: hostAddress(record.subnets[link] ?? '', serviceHost(replica)) })
+  }
+  const mounts = mountsOf(project.name, service)
+  const spec: ContainerSpec = {
+    name,
+    kind: 'service',
+    image: service.image ?? '',
+    entrypoint: service.entrypoint,
+    command: service.command,
+    environment: service.environment,
+    labels: { ...service.labels, [LABEL.project]: project.name, [LABEL.kind]: 'service', [LABEL.service]: service.name, [LABEL.replica]: String(replica) },
+    user: service.user,
+    working_dir: service.working_dir,
+    stop_grace_s: 10,
+    healthcheck: healthcheckOf(service),
+    endpoints,
+    extra_hosts: {},
+    dns: endpoints.some(endpoint => endpoint.aliases !== undefined) ? [] : ['127.0.0.1'],
+    ports: service.ports,
+    ...mounts,
+    binds: service.secrets.length === 0 ? mounts.binds : [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }],
+    ...servicePosture(),
+    mem_limit: service.mem_limit,
+    cpus: service.cpus,
+    pids_limit: service.pids_limit,
+    restart: 'no',
+  }
+  const completes = [...sorted(project.agents), ...sorted(project.services)].some(other => other.depends_on[service.name]?.condition === 'service_completed_successfully')
+  return {
+    spec: finish(spec, record.revision),
+    hash: hashOfSpec(spec),
+    group: service.name,
+    replica,
+    until: completes ? 'completed' : hasCheck(service) ? 'healthy' : 'running',
+    timeout_ms: SERVICE_TIMEOUT_MS,
+    after: dependencies(project, service),
+    secrets: service.secrets,
+    stopped: record.stopped.includes(name),
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * What the project keeps secret, on its tmpfs volume: the project key, the broker's password and the values of the file's secrets
+ * (so that `scale` and the controller can fill a new replica's folder without the file). Read and written through the holder.
+ */
+import { randomBytes } from 'node:crypto'
+import { packEntries, readEntries, type Entry } from '../archive.ts'
+import type { DesiredContainer } from '../desired.ts'
+import { AgentctlError } from '../errors.ts'
+import { LABEL, PATHS, secretsFolder, TRUSTED_SECRETS, trustedName } from '../names.ts'
+import type { ContainerRuntime } from '../ports.ts'
+import { replicaToken } from '../tokens.ts'
+
+export interface SecretStore {
+  readonly project_key: string
+  readonly broker_password: string
+  /** base64, by name under `secrets:`. */
+  readonly values: { readonly [name: string]: string }
+}
+
+/** Its name cannot be a container's: those start with the project's name and a dash. */
+const STORE = '.agentctl-store'
+
+export const newStore = (): SecretStore => ({ project_key: randomBytes(32).toString('hex'), broker_password: randomBytes(24).toString('hex'), values: {} })
+
+/** null: there is none yet, or the machine's memory was lost. */
+export async function readStore(runtime: ContainerRuntime, project: string, signal: AbortSignal): Promise<SecretStore | null> {
+  try {
+    const files = await readEntries(await runtime.getArchive(trustedName(project, 'secrets'), `${PATHS.secretsRoot}/${STORE}`, signal))
+    const text = files.get(STORE)
+    return text === undefined ? null : (JSON.parse(text.toString('utf8')) as SecretStore)
+  } catch (error) {
+    if (error instanceof AgentctlError && (error.code === 'AG4012' || error.code === 'AG4005')) return null
+    throw error
+  }
+}
+
+/** 512 MiB of the container's 1 GiB: a rewrite of the AOF may copy every page. */
+const redisConf = (password: string): string => `${[
+  'bind 0.0.0.0',
+  'port 6379',
+  'protected-mode no',
+  'dir /data',
+  'appendonly yes',
+  'appendfsync everysec',
+  'save ""',
+  'maxmemory 512mb',
+  'maxmemory-policy noeviction',
+  'tcp-keepalive 60',
+  `requirepass ${password}`,
+].join('\n')}\n`
+
+function filesOf(project: string, store: SecretStore, container: DesiredContainer): readonly { readonly name: string; readonly content: string | Buffer }[] {
+  const { spec } = container
+  if (spec.kind === 'broker') return [{ name: TRUSTED_SECRETS.brokerConf, content: redisConf(store.broker_password) }]
+  if (spec.kind === 'gateway') {
+    return [
+      { name: TRUSTED_SECRETS.projectKey, content: store.project_key },
+      { name: TRUSTED_SECRETS.brokerPassword, content: store.broker_password },
+    ]
+  }
+  const own = container.secrets.map(use => {
+    const value = store.values[use.source]
+    if (value === undefined) {
+      throw new AgentctlError('AG3003', `secret "${use.source}" of ${spec.name} has no value any more (the machine's memory was lost)`, { hint: 'Run `agentctl up` with the secret\'s file or environment variable present.' })
+    }
+    return { name: use.target, content: Buffer.from(value, 'base64') }
+  })
+  const agent = spec.labels[LABEL.agent]
+  return agent === undefined ? own : [...own, { name: 'agentctl-token', content: replicaToken(store.project_key, project, { agent, replica: container.replica }) }]
+}
+
+/** One PUT for all: the store and a folder per container, owned by and readable for its user alone. */
+export async function writeSecrets(runtime: ContainerRuntime, project: string, store: SecretStore, containers: readonly DesiredContainer[], signal: AbortSignal): Promise<void> {
+  const entries: Entry[] = [{ path: STORE, content: JSON.stringify(store), mode: 0o400, uid: 0, gid: 0 }]
+  for (const container of containers) {
+    const [uid = 0, gid = uid] = (container.spec.user ?? '0').split(':').map(Number)
+    const owner = Number.isInteger(uid) && Number.isInteger(gid) ? { uid, gid } : { uid: 0, gid: 0 }
+    // A service's user may be a name of its image, which only the image can resolve: such files are readable to all inside its folder.
+    const open = container.spec.kind === 'service' && !Number.isInteger(uid)
+    const folder = secretsFolder(container.spec.name)
+    entries.push({ path: `${folder}/`, mode: open ? 0o555 : 0o500, ...owner })
+    for (const file of filesOf(project, store, container)) entries.push({ path: `${folder}/${file.name}`, content: file.content, mode: open ? 0o444 : 0o400, ...owner })
+  }
+  await runtime.putArchive(trustedName(project, 'secrets'), PATHS.secretsRoot, packEntries(entries), signal)
+}

@@ -1,0 +1,132 @@
+/** The specs of our own parts: one image, one kind of power each (docs/architecture.md "Parts"). Pure. */
+import { trustedPosture } from './harden.ts'
+import {
+  BROKER_VOLUME, HOST, LABEL, networkName, PATHS, SECRETS_VOLUME, secretsFolder, STATE_VOLUME, TRUSTED_SECRETS, type TrustedKind, trustedName, volumeName,
+} from './names.ts'
+import type { ContainerSpec, Endpoint } from './ports.ts'
+import { hostAddress } from './subnets.ts'
+
+export interface TrustedFacts {
+  readonly project: string
+  readonly image: string
+  readonly seccomp: string
+  /** Path of the secrets volume on the engine. */
+  readonly secretsMount: string
+  /** Where the engine's socket lies on its own machine. */
+  readonly engineSocket: string
+  readonly subnets: { readonly [network: string]: string }
+  /** Role networks that the gateway joins, in order. */
+  readonly roleNetworks: readonly string[]
+}
+
+const MIB = 1_048_576
+/** uid of the gateway, egress and broker in the engine image. */
+const PART_UID = 10_002
+/** "Our own parts use an interval of 1 s" (CONTRACT): a dead part is seen within two. */
+const CHECK = { interval_ms: 1_000, timeout_ms: 2_000, start_period_ms: 10_000, retries: 3 } as const
+
+const address = (facts: TrustedFacts, network: string, host: number): Endpoint => ({
+  network: networkName(facts.project, network),
+  address: hostAddress(facts.subnets[network] ?? '', host),
+})
+
+const httpCheck = (path: string, socat: string): readonly string[] => ['CMD-SHELL', `printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' | socat -t2 - ${socat} | grep -q ' 200 '`]
+
+function base(facts: TrustedFacts, kind: TrustedKind, network: boolean): ContainerSpec {
+  const name = trustedName(facts.project, kind)
+  return {
+    name,
+    kind,
+    image: facts.image,
+    entrypoint: null,
+    command: null,
+    environment: { AGENTCTL_PROJECT: facts.project },
+    labels: { [LABEL.project]: facts.project, [LABEL.kind]: kind, [LABEL.replica]: '1' },
+    user: `${PART_UID}:${PART_UID}`,
+    working_dir: null,
+    stop_grace_s: 5,
+    healthcheck: null,
+    endpoints: [],
+    extra_hosts: {},
+    dns: ['127.0.0.1'],
+    ports: [],
+    binds: [],
+    volumes: [],
+    tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }],
+    ...trustedPosture(facts.seccomp, network),
+    mem_limit: 256 * MIB,
+    cpus: 1,
+    pids_limit: 128,
+    restart: 'unless-stopped',
+  }
+}
+
+const ownSecrets = (facts: TrustedFacts, kind: TrustedKind): ContainerSpec['binds'] => [
+  { source: `${facts.secretsMount}/${secretsFolder(trustedName(facts.project, kind))}`, target: PATHS.secrets, read_only: true },
+]
+const stateVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({ source: volumeName(facts.project, STATE_VOLUME), target: PATHS.state, read_only })
+const secretsVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({ source: volumeName(facts.project, SECRETS_VOLUME), target: PATHS.secretsRoot, read_only })
+const run = { target: '/run/agentctl', size: MIB, exec: false, mode: 0o1777 } as const
+
+/** Holds the two volumes and the lock; runs nothing but `sleep`. Root owns the files that it guards; it has no capability and no network. */
+const holder = (facts: TrustedFacts): ContainerSpec => ({
+  ...base(facts, 'secrets', false),
+  user: '0:0',
+  command: ['sleep', 'infinity'],
+  stop_grace_s: 0,
+  volumes: [secretsVolume(facts, false), stateVolume(facts, false)],
+  tmpfs: [{ ...run, mode: 0o700 }],
+  mem_limit: 64 * MIB,
+  cpus: 0.5,
+})
+
+const broker = (facts: TrustedFacts): ContainerSpec => ({
+  ...base(facts, 'broker', true),
+  command: ['redis-server', `${PATHS.secrets}/${TRUSTED_SECRETS.brokerConf}`],
+  stop_grace_s: 10,
+  // Without a password Redis says NOAUTH, which is a living Redis; while it loads it says LOADING, which is not ready.
+  healthcheck: { ...CHECK, test: ['CMD-SHELL', "redis-cli ping 2>&1 | grep -qE 'PONG|NOAUTH'"] },
+  endpoints: [address(facts, 'control', HOST.broker)],
+  volumes: [{ source: volumeName(facts.project, BROKER_VOLUME), target: '/data', read_only: false }],
+  binds: ownSecrets(facts, 'broker'),
+  // Twice maxmemory (redis.conf): copy-on-write while the AOF is rewritten.
+  mem_limit: 1024 * MIB,
+})
+
+const gateway = (facts: TrustedFacts): ContainerSpec => ({
+  ...base(facts, 'gateway', true),
+  command: ['node', `${PATHS.app}/gateway.mjs`],
+  healthcheck: { ...CHECK, test: httpCheck('/v1/health', `UNIX-CONNECT:${PATHS.controlSocket}`) },
+  endpoints: [address(facts, 'control', HOST.gateway), ...facts.roleNetworks.map(network => address(facts, network, HOST.gateway))],
+  extra_hosts: {
+    broker: hostAddress(facts.subnets['control'] ?? '', HOST.broker),
+    egress: hostAddress(facts.subnets['control'] ?? '', HOST.egress),
+  },
+  volumes: [stateVolume(facts, true)],
+  binds: ownSecrets(facts, 'gateway'),
+  tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run],
+  mem_limit: 512 * MIB,
+})
+
+const egress = (facts: TrustedFacts): ContainerSpec => ({
+  ...base(facts, 'egress', true),
+  command: ['node', `${PATHS.app}/egress.mjs`],
+  healthcheck: { ...CHECK, test: httpCheck('/healthz', 'TCP:127.0.0.1:4318') },
+  endpoints: [address(facts, 'control', HOST.egress), { network: networkName(facts.project, 'outside'), address: null }],
+  dns: [],
+  volumes: [stateVolume(facts, true)],
+})
+
+/** The engine socket is root's; uid 0 without any capability opens it as its owner and nothing else. No network at all. */
+const controller = (facts: TrustedFacts): ContainerSpec => ({
+  ...base(facts, 'controller', false),
+  user: '0:0',
+  command: ['node', `${PATHS.app}/controller.mjs`],
+  healthcheck: { ...CHECK, test: ['CMD-SHELL', 'test -n "$(find /run/agentctl/alive -mmin -0.5)"'] },
+  volumes: [stateVolume(facts, true), secretsVolume(facts, true)],
+  binds: [{ source: facts.engineSocket, target: '/var/run/docker.sock', read_only: true }],
+  tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run],
+})
+
+/** In the order in which they are planned. */
+export const trustedSpecs = (facts: TrustedFacts): readonly ContainerSpec[] => [holder(facts), broker(facts), gateway(facts), egress(facts), controller(facts)]
