@@ -1,4 +1,5 @@
 /** Small tar archives in memory: what the engine's archive calls speak. */
+import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { extract, pack } from 'tar-stream'
 
@@ -11,14 +12,14 @@ export interface Entry {
   readonly gid: number
 }
 
-export function packEntries(entries: readonly Entry[]): NodeJS.ReadableStream {
+export function packEntries(entries: readonly Entry[]): Readable {
   const tar = pack()
   for (const { path, content, ...owner } of entries) {
     if (path.endsWith('/')) tar.entry({ name: path, type: 'directory', ...owner })
     else tar.entry({ name: path, ...owner }, content ?? '')
   }
   tar.finalize()
-  return tar
+  return Readable.from(tar)
 }
 
 /** Regular files by path. For small archives only: everything is held in memory. */

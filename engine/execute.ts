@@ -64,7 +64,7 @@ export async function execute(plan: Plan, options: ExecuteOptions): Promise<Outc
         }
       },
       skipped: (step, because) => {
-        skipped.push(`${step.operation.op} ${step.target}${because.length === 0 ? '' : ` (waiting on ${because.map(id => plan.steps[id - 1]?.target ?? `#${id}`).join(', ')})`}`)
+        skipped.push(`${step.operation.op} ${step.target}${because.length === 0 ? '' : ` (waiting on ${because.map(id => plan.steps.find(other => other.id === id)?.target ?? `#${id}`).join(', ')})`}`)
         event(step, 'skipped')
       },
     })

@@ -1,0 +1,96 @@
+/** Keeps the recorded state true: follows the engine's events, looks at everything now and then, repairs, stands back under a verb's lock. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PATHS } from '../names.ts'
+import type { ContainerRuntime } from '../ports.ts'
+import type { ProgressEvent } from '../progress.ts'
+import { repair } from '../verbs.ts'
+import { Backoff } from './backoff.ts'
+
+/** Slow look at everything, for what no event told (a lost stream). */
+const LOOK_MS = 10_000
+/** Deaths come in groups (a `docker kill` of several): one repair for all. */
+const GATHER_MS = 50
+/** While a verb holds the lock. */
+const BUSY_MS = 500
+const ALIVE_MS = 5_000
+
+export interface ControllerOptions {
+  readonly runtime: ContainerRuntime
+  readonly project: string
+  readonly recordPath?: string
+  readonly alivePath?: string | null
+  readonly log: (line: { readonly [key: string]: unknown }) => void
+  readonly signal: AbortSignal
+}
+
+export async function runController(options: ControllerOptions): Promise<void> {
+  const { runtime, project, signal, log } = options
+  const backoff = new Backoff()
+  let wake: () => void = () => undefined
+  let due = true
+  const nudge = (): void => {
+    due = true
+    wake()
+  }
+
+  const follow = async (): Promise<void> => {
+    while (!signal.aborted) {
+      try {
+        for await (const event of runtime.events(project, Date.now() / 1000 - 1, signal)) {
+          if (event.action === 'die') backoff.died(event.name, Date.now())
+          if (['die', 'destroy', 'unhealthy', 'disconnect'].includes(event.action)) {
+            log({ event: event.action, container: event.name, ...(event.exit_code === null ? {} : { exit_code: event.exit_code }) })
+            nudge()
+          }
+        }
+      } catch (error) {
+        if (!signal.aborted) log({ event: 'engine stream lost', message: message(error) })
+      }
+      nudge()
+      await sleep(1_000, undefined, { signal }).catch(() => undefined)
+    }
+  }
+
+  const alive = async (): Promise<void> => {
+    const path = options.alivePath ?? '/run/agentctl/alive'
+    while (!signal.aborted && options.alivePath !== null) {
+      await writeFile(path, '').catch(() => undefined)
+      await sleep(ALIVE_MS, undefined, { signal }).catch(() => undefined)
+    }
+  }
+
+  const emit = (event: ProgressEvent): void => {
+    if (event.kind === 'step' && event.state !== 'start') log({ step: event.op, target: event.target, cause: event.cause, state: event.state, ...(event.message === undefined ? {} : { message: event.message }) })
+  }
+
+  void follow()
+  void alive()
+  while (!signal.aborted) {
+    if (due) {
+      due = false
+      await sleep(GATHER_MS, undefined, { signal }).catch(() => undefined)
+      try {
+        const text = await readFile(options.recordPath ?? PATHS.record, 'utf8')
+        const outcome = await repair({ runtime, signal, emit, environment: {} }, text, container => backoff.isHeld(container, Date.now()))
+        if (outcome === null || !outcome.ok) {
+          await sleep(BUSY_MS, undefined, { signal }).catch(() => undefined)
+          due = true
+          continue
+        }
+      } catch (error) {
+        // No record yet: the first `up` is still at work.
+        if ((error as { code?: string }).code !== 'ENOENT') log({ event: 'repair failed', message: message(error) })
+        await sleep(BUSY_MS, undefined, { signal }).catch(() => undefined)
+        due = true
+        continue
+      }
+    }
+    const held = backoff.next(Date.now())
+    const pause = Math.max(10, Math.min(LOOK_MS, held === null ? LOOK_MS : held - Date.now() + 10))
+    await Promise.race([sleep(pause, undefined, { signal }).catch(() => undefined), new Promise<void>(resolve => (wake = resolve))])
+    due = true
+  }
+}
+
+const message = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,0 +1,105 @@
+/** What the host must have before anything is made: secret values, handler files, readable bind sources. Every problem at once. */
+import { lstatSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import type { Diagnostic, Place } from '../spec/diagnostic.ts'
+import type { Project, Workload } from '../spec/model.ts'
+import { DEFAULTS } from '../spec/model.ts'
+
+/** More would not be a secret, and the volume that holds them is 16 MiB. */
+const MAX_SECRET_BYTES = 512_000
+
+export interface PreflightOptions {
+  readonly environment: { readonly [name: string]: string | undefined }
+  readonly places: ReadonlyMap<string, Place>
+  /** false: the engine is on another machine, whose files cannot be looked at. */
+  readonly local: boolean
+}
+
+export interface Preflight {
+  readonly diagnostics: readonly Diagnostic[]
+  /** base64, by secret. */
+  readonly values: { readonly [name: string]: string }
+}
+
+export function preflight(project: Project, options: PreflightOptions): Preflight {
+  const diagnostics: Diagnostic[] = []
+  const values: Record<string, string> = {}
+  const problem = (code: Diagnostic['code'], key: string, message: string, help: string): void => {
+    diagnostics.push({ code, severity: 'error', message, place: placeOf(options.places, key), help, notes: [] })
+  }
+
+  const used = new Set(workloads(project).flatMap(workload => workload.secrets.map(use => use.source)))
+  for (const secret of Object.values(project.secrets)) {
+    if (!used.has(secret.name)) continue
+    if (secret.kind === 'environment') {
+      const value = options.environment[secret.variable]
+      if (value === undefined || value === '') problem('AG3003', `secrets.${secret.name}`, `secret "${secret.name}" reads the environment variable ${secret.variable}, which is not set`, `Set ${secret.variable}, or use \`file:\`.`)
+      else values[secret.name] = Buffer.from(value, 'utf8').toString('base64')
+      continue
+    }
+    try {
+      const content = readFileSync(secret.path)
+      if (content.length > MAX_SECRET_BYTES) problem('AG3003', `secrets.${secret.name}`, `the file of secret "${secret.name}" has ${content.length} bytes, at most ${MAX_SECRET_BYTES} are allowed`, 'Pass large files by a volume.')
+      else values[secret.name] = content.toString('base64')
+    } catch (error) {
+      problem('AG3003', `secrets.${secret.name}`, `the file of secret "${secret.name}" cannot be read: ${reason(error)}`, `Create ${secret.path}, or make it readable for you.`)
+    }
+  }
+
+  if (!options.local) return { diagnostics, values }
+  for (const agent of Object.values(project.agents)) {
+    const uid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[0])
+    const gid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[1] ?? uid)
+    for (const [index, mount] of agent.mounts.entries()) {
+      if (mount.type === 'bind') checkReadable(mount.source, `agents.${agent.name}.mounts.${index}`, `bind source of agent "${agent.name}"`, uid, gid, problem)
+    }
+    if (agent.handler.kind === 'module') {
+      const key = `agents.${agent.name}.handler`
+      if (checkReadable(agent.handler.path, key, `handler of agent "${agent.name}"`, uid, gid, problem)) checkReadable(dirname(agent.handler.path), key, `folder of the handler of agent "${agent.name}"`, uid, gid, problem)
+    }
+  }
+  for (const service of Object.values(project.services)) {
+    for (const [index, mount] of service.mounts.entries()) {
+      if (mount.type === 'bind') exists(mount.source, `services.${service.name}.mounts.${index}`, `bind source of service "${service.name}"`, problem)
+    }
+  }
+  return { diagnostics, values }
+}
+
+type Problem = (code: Diagnostic['code'], key: string, message: string, help: string) => void
+
+const workloads = (project: Project): readonly Workload[] => [...Object.values(project.agents), ...Object.values(project.services)]
+
+/** The nearest place that the loader knows: of the key itself or of what encloses it. */
+function placeOf(places: ReadonlyMap<string, Place>, key: string): Place | null {
+  for (let path = key; path !== ''; path = path.slice(0, Math.max(0, path.lastIndexOf('.')))) {
+    const place = places.get(path)
+    if (place !== undefined) return place
+  }
+  return null
+}
+
+function exists(path: string, key: string, what: string, problem: Problem): Stats | null {
+  try {
+    return statSync(path)
+  } catch (error) {
+    problem('AG3002', key, `${what} ${path}: ${reason(error)}`, 'Correct the path, or create it.')
+    return null
+  }
+}
+
+/** The container's user opens it by its own uid: parents do not matter (the mount is the folder itself), its own mode does. */
+function checkReadable(path: string, key: string, what: string, uid: number, gid: number, problem: Problem): boolean {
+  const stats = exists(path, key, what, problem)
+  if (stats === null) return false
+  const bits = stats.uid === uid ? stats.mode >> 6 : stats.gid === gid ? stats.mode >> 3 : stats.mode
+  const need = stats.isDirectory() ? 5 : 4
+  if ((bits & need) === need) return true
+  problem('AG3002', key, `${what} ${path} cannot be read by uid ${uid}: it belongs to uid ${stats.uid}, mode ${(stats.mode & 0o777).toString(8)}${lstatSync(path).isSymbolicLink() ? ' (through a link)' : ''}`, `Make it readable (\`chmod o+r${stats.isDirectory() ? 'x' : ''}\`), run the agent with \`user: "${stats.uid}"\`, or copy the data into a volume with \`agentctl cp\`.`)
+  return false
+}
+
+const reason = (error: unknown): string => {
+  const code = (error as { code?: string }).code
+  return code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'permission denied' : code === 'EISDIR' ? 'it is a folder' : (code ?? String(error))
+}
