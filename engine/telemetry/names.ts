@@ -54,8 +54,3 @@ export const MESSAGING_SYSTEM = 'bullmq'
 
 /** Values of ATTR.operation. */
 export const OPERATION = { workflow: 'invoke_workflow', agent: 'invoke_agent' } as const
-
-/** Where egress listens in the control network, and OTLP's paths. */
-export const OTLP_PORT = 4318
-export const OTLP_TRACES = '/v1/traces'
-export const OTLP_PATHS: readonly string[] = [OTLP_TRACES, '/v1/metrics', '/v1/logs']
