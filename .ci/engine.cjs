@@ -38,7 +38,7 @@ function candidates(env) {
   const chosen = env.DOCKER_HOST || contextHost(env)
   if (chosen) return [chosen]
   const home = env.HOME || os.homedir()
-  const found = [env.AGENTCTL_DEFAULT_SOCKET || '/var/run/docker.sock']
+  const found = [`${env.AGENTCTL_SETUP_ROOT || ''}/var/run/docker.sock`]
   if (env.XDG_RUNTIME_DIR) found.push(path.join(env.XDG_RUNTIME_DIR, 'docker.sock'))
   found.push(path.join(home, '.docker', 'run', 'docker.sock'))
   return found.map((socket) => `unix://${socket}`)
