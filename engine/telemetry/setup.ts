@@ -119,6 +119,7 @@ class Exporter implements SpanExporter {
     const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(EXPORT_TIMEOUT_MS)])
     const given = Promise.withResolvers<never>()
     signal.addEventListener('abort', () => given.reject(new Error('export gave up')), { once: true })
+    given.promise.catch(() => {}) // a `send` that throws at once leaves nobody to hear it
     await Promise.race([this.#send(body, signal), given.promise])
   }
 

@@ -3,7 +3,7 @@
  * interleaves thousands of tasks in one event loop, and an AsyncLocalStorage would tax each of them.
  * Spans carry names, ids, counts and codes. Never a prompt, an input, a result, a secret, or the message of an error.
  */
-import { ROOT_CONTEXT, type Attributes, type Context, type Span, SpanKind, SpanStatusCode, TraceFlags, trace } from '@opentelemetry/api'
+import { ROOT_CONTEXT, type Attributes, type Context, type HrTime, type Span, SpanKind, SpanStatusCode, TraceFlags, trace } from '@opentelemetry/api'
 import { withIds } from './ids.ts'
 import { ATTR } from './names.ts'
 import { formatTraceparent, newTraceparent, parseTraceparent } from './traceparent.ts'
@@ -80,13 +80,16 @@ export interface RecordedSpan {
   readonly error?: unknown
 }
 
+/** The SDK takes a small number for time since the process began; a pair is never misread. */
+const time = (ms: number): HrTime => [Math.floor(ms / 1_000), Math.round((ms % 1_000) * 1e6)]
+
 /** Tell a span that has ended, from facts: outlives a restart of the process in which it began. No-op with tracing off. */
 export function recordSpan(recorded: RecordedSpan): void {
   const { name, traceparent, parent, kind = 'internal', attributes = {}, start, end, error } = recorded
   const ids = parseTraceparent(traceparent)
   if (ids === null) return
-  const span = withIds(ids, () => tracer().startSpan(name, { kind: KIND[kind], attributes, startTime: start }, contextOf(parent)))
+  const span = withIds(ids, () => tracer().startSpan(name, { kind: KIND[kind], attributes, startTime: time(start) }, contextOf(parent)))
   if (error !== undefined && error !== null) failSpan(span, error)
   // An end before its start (a clock that was set back) would be logged by the SDK and corrected to the start.
-  span.end(Math.max(start, end))
+  span.end(time(Math.max(start, end)))
 }
