@@ -1,0 +1,108 @@
+/** Project → the normalised file, as `agentctl config` prints it: an agents.yaml again, with every default written out. */
+import type { Agent, Healthcheck, Mount, Pipeline, Project, Service, Template, Workload } from './model.ts'
+import { isReference, showReference } from './references.ts'
+import { showDuration } from './values.ts'
+
+/** In the file a "$" starts a variable. */
+const text = (value: string): string => value.replaceAll('$', '$$$$')
+const texts = (values: readonly string[]): readonly string[] => values.map(text)
+const map = <T, U>(values: { readonly [name: string]: T }, make: (value: T) => U): { readonly [name: string]: U } => Object.fromEntries(Object.entries(values).map(([name, value]) => [name, make(value)]))
+
+/** Without what is null, undefined or empty. */
+function compact(values: { readonly [key: string]: unknown }): { readonly [key: string]: unknown } {
+  const isEmpty = (value: unknown): boolean => value === null || value === undefined || (typeof value === 'object' && Object.keys(value).length === 0)
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => !isEmpty(value)))
+}
+
+export function configView(project: Project): unknown {
+  return {
+    name: project.name,
+    ...compact({
+      agents: map(project.agents, agentView),
+      services: map(project.services, serviceView),
+      secrets: map(project.secrets, (secret) => (secret.kind === 'file' ? { file: text(secret.path) } : { environment: secret.variable })),
+      volumes: map(project.volumes, () => ({})),
+      telemetry: project.telemetry === null ? null : { endpoint: text(project.telemetry.endpoint) },
+      pipelines: map(project.pipelines, pipelineView),
+    }),
+  }
+}
+
+function workloadView(workload: Workload): { readonly [key: string]: unknown } {
+  return {
+    ...compact({ image: workload.image === null ? null : text(workload.image) }),
+    // An empty command is not the image's command.
+    ...(workload.entrypoint === null ? {} : { entrypoint: texts(workload.entrypoint) }),
+    ...(workload.command === null ? {} : { command: texts(workload.command) }),
+    replicas: workload.replicas,
+    ...compact({
+      environment: map(workload.environment, text),
+      depends_on: workload.depends_on,
+      healthcheck: workload.healthcheck === null ? null : healthcheckView(workload.healthcheck),
+      volumes: workload.mounts.map(mountView),
+      secrets: workload.secrets.map(({ source, target }) => ({ source: text(source), target })),
+      labels: map(workload.labels, text),
+      user: workload.user === null ? null : text(workload.user),
+      working_dir: workload.working_dir === null ? null : text(workload.working_dir),
+    }),
+    mem_limit: workload.mem_limit,
+    cpus: workload.cpus,
+    pids_limit: workload.pids_limit,
+  }
+}
+
+function agentView(agent: Agent): unknown {
+  const handler = { exec: 'exec', image: null, module: agent.handler.kind === 'module' ? { module: text(agent.handler.path) } : null }[agent.handler.kind]
+  return {
+    role: agent.role,
+    ...compact({ handler }),
+    ...workloadView(agent),
+    concurrency: agent.concurrency,
+    ...compact({ delegates_to: agent.delegates_to, uses: agent.uses }),
+    isolation: agent.isolation,
+    ready_timeout: showDuration(agent.ready_timeout_ms),
+  }
+}
+
+function serviceView(service: Service): unknown {
+  const ports = service.ports.map((port) => ({ target: port.container_port, ...(port.host_port === 0 ? {} : { published: port.host_port }), host_ip: port.host_ip, protocol: port.protocol }))
+  return { ...workloadView(service), ...compact({ ports }) }
+}
+
+function healthcheckView(healthcheck: Healthcheck): unknown {
+  if (healthcheck.test[0] === 'NONE') return { disable: true }
+  const time = (ms: number | undefined): string | null => (ms === undefined ? null : showDuration(ms))
+  return compact({
+    test: texts(healthcheck.test),
+    interval: time(healthcheck.interval_ms),
+    timeout: time(healthcheck.timeout_ms),
+    start_period: time(healthcheck.start_period_ms),
+    retries: healthcheck.retries,
+  })
+}
+
+function mountView(mount: Mount): unknown {
+  if (mount.type === 'tmpfs') return { type: 'tmpfs', target: text(mount.target), tmpfs: { size: mount.size } }
+  return { type: mount.type, source: text(mount.source), target: text(mount.target), ...(mount.read_only ? { read_only: true } : {}) }
+}
+
+function pipelineView(pipeline: Pipeline): unknown {
+  return {
+    ...compact({ inputs: map(pipeline.inputs, (input) => ({ type: input.type, ...(input.default === undefined ? {} : { default: templateView(input.default) }), required: input.required })) }),
+    jobs: map(pipeline.jobs, (job) => ({
+      agent: job.agent,
+      ...compact({ needs: job.needs }),
+      type: text(job.type),
+      with: templateView(job.with),
+      ...(job.foreach === null ? {} : { foreach: { in: templateView(job.foreach.in), as: job.foreach.as } }),
+    })),
+  }
+}
+
+function templateView(value: Template): unknown {
+  if (typeof value === 'string') return text(value)
+  if (value === null || typeof value !== 'object') return value
+  if (isReference(value)) return showReference(value)
+  if (Array.isArray(value)) return value.map(templateView)
+  return map(value as { readonly [key: string]: Template }, templateView)
+}

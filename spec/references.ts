@@ -1,0 +1,52 @@
+/** `${{ … }}`: one reference as the whole value. */
+import type { Json } from './protocol.ts'
+import type { Reference, Template } from './model.ts'
+import type { Report } from './problems.ts'
+import { type Node, type ScalarNode, textOf, walk } from './tree.ts'
+import { found } from './describe.ts'
+
+const HELP = 'use one whole value: ${{ inputs.NAME }}, ${{ needs.JOB.result.KEY }} or the variable of foreach; $${{ stands for itself'
+
+export const isReference = (value: Template): value is Reference => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.hasOwn(value, '$ref')
+
+export function showReference(reference: Reference): string {
+  return `\${{ ${reference.$ref.join('.')} }}`
+}
+
+/** The names of a whole-value reference; null when the text is anything else. */
+export function parseReference(text: string): readonly string[] | null {
+  const inner = /^\s*\$\{\{\s*([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)\s*\}\}\s*$/.exec(text)?.[1]
+  return inner === undefined ? null : inner.split('.')
+}
+
+/** The value of `with` or `foreach`: JSON with references in it. */
+export function template(node: Node, report: Report): Template {
+  if (node.kind === 'list') return node.items.map((item) => template(item, report))
+  if (node.kind === 'map') {
+    const reserved = node.entries.get('$ref')
+    if (reserved !== undefined) report('AG1005', reserved.key, 'the key "$ref" is reserved here', { help: 'name it otherwise' })
+    return Object.fromEntries([...node.entries].map(([key, entry]) => [key, template(entry.value, report)]))
+  }
+  if (!node.reference) return json(node)
+  const names = parseReference(textOf(node))
+  if (names !== null) return { $ref: names }
+  report('AG2004', node.span, `${found(node)} is not one whole reference`, { help: HELP })
+  return null
+}
+
+/** Where any type is right, a plain scalar that got a variable reads as YAML would read it; a quoted one stays a string. */
+export function json(node: ScalarNode): Json {
+  if (node.interpolatedFrom === null || !node.plain || typeof node.value !== 'string') return node.value
+  if (node.value === 'true' || node.value === 'false') return node.value === 'true'
+  if (/^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/.test(node.value)) return Number(node.value)
+  return node.value
+}
+
+/** References that stand where nothing would resolve them. */
+export function strayReferences(root: Node, report: Report): void {
+  for (const { path, node } of walk(root)) {
+    if (node.kind !== 'scalar' || !node.reference || path.some((step) => String(step).startsWith('x-'))) continue
+    if (path[0] === 'pipelines' && path[2] === 'jobs' && (path[4] === 'with' || path[4] === 'foreach')) continue
+    report('AG2004', node.span, 'a ${{ }} reference has a value only in `with` and `foreach` of a pipeline\'s job', { help: 'use a variable of the environment, ${NAME}, or write $${{ if it stands for itself' })
+  }
+}

@@ -1,0 +1,122 @@
+/** Compose's ways of writing values: sizes, durations, words, ports, mounts. Each gives a value or says why not. */
+import type { PortMapping } from './model.ts'
+
+export type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly why: string }
+const ok = <T>(value: T): Read<T> => ({ ok: true, value })
+const no = (why: string): { readonly ok: false; readonly why: string } => ({ ok: false, why })
+
+const UNITS: { readonly [unit: string]: number } = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40, p: 2 ** 50 }
+
+/** "512m", "1.5g", "64kb", bytes: powers of 1024, as Docker reads them. */
+export function size(text: string): Read<number> {
+  const match = /^(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?$/i.exec(text)
+  if (match === null) return no('expected a size like "512m" or "1g"')
+  const bytes = Math.floor(Number(match[1]) * (UNITS[(match[2] ?? '').toLowerCase()] ?? 1))
+  return Number.isSafeInteger(bytes) ? ok(bytes) : no('the size is too large')
+}
+
+const MS: { readonly [unit: string]: number } = { ns: 1e-6, us: 1e-3, µs: 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+/** "1m30s" as Go writes it, in milliseconds. */
+export function duration(text: string): Read<number> {
+  if (text === '0') return ok(0)
+  if (!/^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return no('expected a duration like "30s" or "1m30s"')
+  let total = 0
+  for (const part of text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g)) total += Number(part[1]) * (MS[part[2] ?? ''] ?? 0)
+  const ms = Math.round(total)
+  if (ms > 2_147_483_647) return no('expected a duration below 24 days')
+  // The engine refuses less than a millisecond.
+  return ms === 0 && total > 0 ? no('expected a duration of at least 1ms') : ok(ms)
+}
+
+export function showDuration(ms: number): string {
+  return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`
+}
+
+/** A string command into words, as Compose does: quotes and backslashes, no shell. */
+export function words(text: string): Read<readonly string[]> {
+  const found: string[] = []
+  let word: string | null = null
+  let quote: string | null = null
+  for (let at = 0; at < text.length; at++) {
+    const letter = text[at] ?? ''
+    if (letter === '\\' && quote !== "'") {
+      at += 1
+      if (at >= text.length) return no('the command ends with a backslash')
+      word = (word ?? '') + (text[at] ?? '')
+    } else if (quote !== null) {
+      if (letter === quote) quote = null
+      else word = (word ?? '') + letter
+    } else if (letter === '"' || letter === "'") {
+      quote = letter
+      word ??= ''
+    } else if (/\s/.test(letter)) {
+      if (word !== null) found.push(word)
+      word = null
+    } else if (';&|<>'.includes(letter)) {
+      return no(`"${letter}" means nothing here: no shell runs this; write ["sh", "-c", "…"]`)
+    } else word = (word ?? '') + letter
+  }
+  if (quote !== null) return no(`the quote ${quote} is not closed`)
+  if (word !== null) found.push(word)
+  return ok(found)
+}
+
+const portNumber = (text: string, least: number): number | null => (/^\d{1,5}$/.test(text) && Number(text) >= least && Number(text) <= 65535 ? Number(text) : null)
+
+/** An address of this machine: IPv4, or IPv6 in brackets or not. */
+export const isAddress = (text: string): boolean => (/^\d{1,3}(\.\d{1,3}){3}$/.test(text) ? text.split('.').every((part) => Number(part) <= 255) : /^[0-9a-fA-F:]*:[0-9a-fA-F:.]*$/.test(text))
+
+/** "8000", "8000:8000", "127.0.0.1:8000:8000/udp", "[::1]:80:80". */
+export function port(text: string): Read<PortMapping> {
+  const expected = 'expected [HOST_IP:][HOST_PORT:]PORT[/udp], like "127.0.0.1:8000:8000"'
+  const match = /^(?:(?:(\[[^\]]*\]|[^:\[\]]*):)?([^:\[\]]*):)?([^:\[\]/]+)(?:\/([a-z]+))?$/i.exec(text)
+  if (match === null) return no(expected)
+  const [, address = '', published = '', target = '', protocol = 'tcp'] = match
+  if (target.includes('-') || published.includes('-')) return no('ranges of ports are not supported yet: write one entry per port')
+  const inside = portNumber(target, 1)
+  const outside = published === '' ? 0 : portNumber(published, 0)
+  const ip = address.replace(/^\[|\]$/g, '')
+  const kind = protocol.toLowerCase()
+  if (inside === null || outside === null) return no(`${expected}; a port is a number from 1 to 65535`)
+  if (kind !== 'tcp' && kind !== 'udp') return no(`expected tcp or udp, got "${protocol}"`)
+  if (ip !== '' && !isAddress(ip)) return no(`expected an IP address before the ports, got "${ip}"`)
+  return ok({ host_ip: ip === '' ? '127.0.0.1' : ip, host_port: outside, container_port: inside, protocol: kind })
+}
+
+export interface ShortMount {
+  readonly source: string
+  readonly target: string
+  readonly read_only: boolean
+}
+
+/** SOURCE:TARGET[:ro]. Options that change nothing on Linux are accepted. */
+export function shortMount(text: string): Read<ShortMount> {
+  const parts = text.split(':')
+  const [source = '', target, options = '', ...rest] = parts
+  if (target === undefined) return no('a volume without a source is not supported yet: write NAME:TARGET and declare NAME under `volumes`')
+  if (/^[A-Za-z]$/.test(source) && /^[\\/]/.test(target)) return no('a Windows path is not supported: expected SOURCE:TARGET[:ro]')
+  if (rest.length > 0 || source === '') return no('expected SOURCE:TARGET[:ro]')
+  let readOnly = false
+  for (const option of options.split(',').filter((each) => each !== '')) {
+    if (option === 'ro') readOnly = true
+    else if (!['rw', 'cached', 'delegated', 'consistent'].includes(option)) return no(`the option "${option}" is not supported: expected ro or rw`)
+  }
+  if (!target.startsWith('/')) return no(`expected an absolute path as the target, got "${target}"`)
+  return ok({ source, target, read_only: readOnly })
+}
+
+/** TARGET[:size=SIZE]. */
+export function tmpfs(text: string): Read<{ readonly target: string; readonly size: number | null }> {
+  const [target = '', options = '', ...rest] = text.split(':')
+  if (rest.length > 0) return no('expected TARGET[:size=SIZE]')
+  let bytes: number | null = null
+  for (const option of options.split(',').filter((each) => each !== '')) {
+    const [name, value = ''] = option.split('=')
+    if (name !== 'size') return no(`the option "${name}" is not supported yet: expected size=SIZE`)
+    const read = size(value)
+    if (!read.ok) return read
+    bytes = read.value
+  }
+  return ok({ target, size: bytes })
+}
