@@ -12,6 +12,8 @@ export interface EngineInfo {
   readonly cpus: number
   readonly memory: number
   readonly data_root: string
+  /** Which limits the engine can enforce; absent: it does not say. */
+  readonly limits?: { readonly memory: boolean; readonly cpus: boolean; readonly pids: boolean }
 }
 
 export type ContainerStatus = 'created' | 'running' | 'restarting' | 'paused' | 'exited' | 'dead' | 'removing'

@@ -46,6 +46,7 @@ export function dockerRuntime(connection: Connection, engine: Engine): Container
         cpus: number(info['NCPU']),
         memory: number(info['MemTotal']),
         data_root: text(info['DockerRootDir']),
+        limits: { memory: info['MemoryLimit'] === true, cpus: info['CpuCfsQuota'] === true, pids: info['PidsLimit'] === true },
       }
     },
   }

@@ -1,0 +1,4 @@
+ARG BASE
+FROM ${BASE}
+RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends ca-certificates redis-server socat util-linux \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
