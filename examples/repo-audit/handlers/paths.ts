@@ -21,7 +21,7 @@ function sequence(bytes: Buffer, at: number): number {
   return text.includes('\ufffd') ? 0 : length
 }
 
-function escape(path: RawPath, percent: boolean): string {
+function escaped(path: RawPath, percent: boolean): string {
   if (isPlain(path)) return path
   const bytes = rawBytes(path)
   let text = ''
@@ -36,7 +36,7 @@ function escape(path: RawPath, percent: boolean): string {
 }
 
 /** A form for JSON that `fromWire` turns back into the same bytes. */
-export const toWire = (path: RawPath): string => escape(path, true)
+export const toWire = (path: RawPath): string => escaped(path, true)
 export function fromWire(text: string): RawPath {
   const parts = text.split(/(%[0-9A-F]{2})/)
   return parts.map((part) => (/^%[0-9A-F]{2}$/.test(part) ? String.fromCharCode(Number.parseInt(part.slice(1), 16)) : Buffer.from(part, 'utf8').toString('latin1'))).join('')
@@ -48,7 +48,7 @@ const jsonBytes = (text: string): number => Buffer.byteLength(JSON.stringify(tex
 
 /** The path as people read it; control characters and bytes that are no UTF-8 as %XX, the middle of a very long one cut out. */
 export function shown(path: RawPath): string {
-  const text = escape(path, false)
+  const text = escaped(path, false)
   if (text.length <= SHOWN_BYTES && jsonBytes(text) <= SHOWN_BYTES) return text
   const characters = [...text]
   let head = characters.slice(0, 40)

@@ -148,7 +148,7 @@ function byName(text: string, from: number, until: number): Found[] {
 }
 
 /** Secrets that begin in text[from, until); text around it is context. In order of place, one per place. */
-export function secretsIn(text: string, from = 0, until = text.length): readonly Found[] {
+export function secretsIn(text: string, from: number = 0, until: number = text.length): readonly Found[] {
   const formats = byFormat(text, from, until)
   const known = new Set(formats.map((found) => found.at))
   return [...formats, ...byName(text, from, until).filter((found) => !known.has(found.at))].sort((a, b) => a.at - b.at)
