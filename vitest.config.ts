@@ -1,9 +1,9 @@
-import { defineConfig } from 'vitest/config'
+import { defineConfig, type ViteUserConfig } from 'vitest/config'
 
 const MINUTE = 60_000
 
 // Groups run one after the other: the quick ones first, and the two that share one engine never beside each other.
-export default defineConfig({
+const config: ViteUserConfig = defineConfig({
   test: {
     setupFiles: ['test/support/setup.ts'],
     globalSetup: ['test/support/setup-global.ts'],
@@ -14,7 +14,13 @@ export default defineConfig({
       },
       {
         extends: true,
-        test: { name: 'tooling', include: ['test/tooling/**/*.test.ts'], testTimeout: 3 * MINUTE, hookTimeout: 3 * MINUTE, sequence: { groupOrder: 1 } },
+        test: {
+          name: 'tooling',
+          include: ['test/tooling/**/*.test.ts'],
+          testTimeout: 3 * MINUTE,
+          hookTimeout: 3 * MINUTE,
+          sequence: { groupOrder: 1 },
+        },
       },
       {
         extends: true,
@@ -41,3 +47,5 @@ export default defineConfig({
     ],
   },
 })
+
+export default config

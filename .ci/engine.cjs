@@ -61,13 +61,16 @@ function request(host, target, env, method) {
   return new Promise((resolve, reject) => {
     const how = requestOptions(host, env || process.env)
     if (!how) return reject(new Error(`cannot speak to ${host} from here`))
-    const call = how.client.request(Object.assign({ path: target, method: method || 'GET', timeout: TIMEOUT_MS }, how.options), (response) => {
-      let body = ''
-      response.setEncoding('utf8')
-      response.on('data', (chunk) => (body += chunk))
-      response.on('end', () => resolve({ status: response.statusCode, body }))
-      response.on('error', reject)
-    })
+    const call = how.client.request(
+      Object.assign({ path: target, method: method || 'GET', timeout: TIMEOUT_MS }, how.options),
+      (response) => {
+        let body = ''
+        response.setEncoding('utf8')
+        response.on('data', (chunk) => (body += chunk))
+        response.on('end', () => resolve({ status: response.statusCode, body }))
+        response.on('error', reject)
+      },
+    )
     call.on('timeout', () => call.destroy(new Error(`no answer from ${host} in ${TIMEOUT_MS / 1000} s`)))
     call.on('error', reject)
     call.end()

@@ -23,14 +23,12 @@ function isCurrent(root) {
     return Boolean(entry.optional || entry.peer) && !(isPlatform(name) && fits(entry.os, process.platform) && fits(entry.cpu, process.arch))
   }
   const isKnown = (name) => Boolean(wanted[name])
-  return (
-    Object.entries(wanted).every(([name, entry]) => name === '' || isThere(name, entry)) && Object.keys(installed).every(isKnown)
-  )
+  return Object.entries(wanted).every(([name, entry]) => name === '' || isThere(name, entry)) && Object.keys(installed).every(isKnown)
 }
 
 /** Our own Node: optional to npm, because only one of the two fits; not optional to us. */
 function isPlatform(name) {
-  return /^node_modules\/node-linux-/.test(name)
+  return name.startsWith('node_modules/node-linux-')
 }
 
 process.exitCode = isCurrent(process.argv[2]) ? 0 : 1

@@ -30,7 +30,9 @@ function bundledNode() {
 /** A terminal sends Ctrl-C to every process in its foreground group: the child has it already, and a second one would mean "now!". */
 function terminalReachesChild() {
   try {
-    const fields = readFileSync('/proc/self/stat', 'latin1').replace(/^.*\) /, '').split(' ')
+    const fields = readFileSync('/proc/self/stat', 'latin1')
+      .replace(/^.*\) /, '')
+      .split(' ')
     return Number(fields[4]) !== 0 && fields[2] === fields[5]
   } catch (_noProc) {
     return Boolean(process.stdin.isTTY)
@@ -114,5 +116,16 @@ if (isRecent(process.versions.node)) {
 } else {
   const binary = bundledNode()
   if (binary && !process.env[RESPAWNED]) respawn(binary)
-  else fail('Node ' + process.versions.node + ' is too old: it needs Node ' + NEEDED + '. This platform (' + process.platform + '-' + process.arch + ') has no Node in the package; install one from your package manager or version manager.')
+  else
+    fail(
+      'Node ' +
+        process.versions.node +
+        ' is too old: it needs Node ' +
+        NEEDED +
+        '. This platform (' +
+        process.platform +
+        '-' +
+        process.arch +
+        ') has no Node in the package; install one from your package manager or version manager.',
+    )
 }

@@ -30,7 +30,8 @@ export class FakeMachine implements Disposable {
 
   constructor(facts: { readonly uid?: number; readonly system?: string } = {}) {
     for (const folder of ['bin', 'var/run', 'var/log', 'home', 'checkout/.ci']) mkdirSync(join(this.dir, folder), { recursive: true })
-    for (const tool of TOOLS) symlinkSync(execFileSync('/bin/sh', ['-c', `command -v ${tool}`], { encoding: 'utf8' }).trim(), join(this.bin, tool))
+    for (const tool of TOOLS)
+      symlinkSync(execFileSync('/bin/sh', ['-c', `command -v ${tool}`], { encoding: 'utf8' }).trim(), join(this.bin, tool))
     symlinkSync(process.execPath, join(this.bin, 'node'))
     symlinkSync('/proc', join(this.dir, 'proc'))
     for (const file of ['setup', 'engine.cjs', 'modules-current.cjs']) cpSync(join(root, '.ci', file), join(this.checkout, '.ci', file))
@@ -57,7 +58,10 @@ export class FakeMachine implements Disposable {
   apt(): this {
     this.engine('packages')
     this.stub('dpkg-query', 'exit 1')
-    return this.stub('apt-get', `case "$*" in *docker.io*) cat "${this.dir}/packages/dockerd" >"${this.bin}/dockerd"; "${this.chmod()}" 755 "${this.bin}/dockerd";; esac`)
+    return this.stub(
+      'apt-get',
+      `case "$*" in *docker.io*) cat "${this.dir}/packages/dockerd" >"${this.bin}/dockerd"; "${this.chmod()}" 755 "${this.bin}/dockerd";; esac`,
+    )
   }
 
   write(path: string, text: string, mode = 0o644): this {
@@ -82,7 +86,10 @@ export class FakeMachine implements Disposable {
   }
 
   /** `typed`: what a person at the terminal types; without it there is no terminal. */
-  async setup(args: readonly string[] = [], options: { readonly typed?: string; readonly env?: NodeJS.ProcessEnv } = {}): Promise<SetupResult> {
+  async setup(
+    args: readonly string[] = [],
+    options: { readonly typed?: string; readonly env?: NodeJS.ProcessEnv } = {},
+  ): Promise<SetupResult> {
     const env = { PATH: this.bin, HOME: join(this.dir, 'home'), AGENTCTL_SETUP_ROOT: this.dir, ...options.env }
     const script = join(this.checkout, '.ci/setup')
     const child =

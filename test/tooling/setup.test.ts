@@ -25,10 +25,16 @@ test('root without systemd: a silent engine is started, in a session of its own,
   machine.write('var/run/docker.pid', '999999999').write('var/run/docker/containerd/containerd.pid', '999999999')
   machine.write('var/run/docker/containerd/containerd.sock', '').stub('debootstrap')
   const { code, output } = await machine.setup()
-  expect(output).toContain('setup: engine: started dockerd (log: /var/log/agentctl-dockerd.log). Undo with: kill $(cat /var/run/docker.pid)')
+  expect(output).toContain(
+    'setup: engine: started dockerd (log: /var/log/agentctl-dockerd.log). Undo with: kill $(cat /var/run/docker.pid)',
+  )
   expect(output).toContain('setup: engine: unix:///var/run/docker.sock answers')
   expect(code).toBe(0)
-  expect(['var/run/docker.pid', 'var/run/docker/containerd/containerd.pid', 'var/run/docker/containerd/containerd.sock'].filter((file) => machine.has(file))).toEqual([])
+  expect(
+    ['var/run/docker.pid', 'var/run/docker/containerd/containerd.pid', 'var/run/docker/containerd/containerd.sock'].filter((file) =>
+      machine.has(file),
+    ),
+  ).toEqual([])
 })
 
 test('the state of a containerd that lives is kept', async () => {
@@ -72,7 +78,9 @@ test('no engine, root and apt, no terminal: installed, started, and how to undo 
   using machine = new FakeMachine().apt().stub('docker', 'exit 1')
   const { code, output, calls } = await machine.setup()
   expect(calls).toEqual(['apt-get update -q', INSTALL])
-  expect(output).toContain('setup: installed: docker.io iptables ca-certificates debootstrap. Undo with: apt-get purge -y docker.io iptables')
+  expect(output).toContain(
+    'setup: installed: docker.io iptables ca-certificates debootstrap. Undo with: apt-get purge -y docker.io iptables',
+  )
   expect(output).toContain('setup: engine: unix:///var/run/docker.sock answers')
   expect(code).toBe(0)
 })
@@ -80,7 +88,9 @@ test('no engine, root and apt, no terminal: installed, started, and how to undo 
 test('what was installed before is neither installed again nor named for removal', async () => {
   using machine = new FakeMachine().apt().stub('dpkg-query', 'for last; do :; done; [ "$last" = iptables ] && echo "ii "')
   const { output } = await machine.setup()
-  expect(output).toContain('setup: installed: docker.io ca-certificates debootstrap. Undo with: apt-get purge -y docker.io ca-certificates debootstrap &&')
+  expect(output).toContain(
+    'setup: installed: docker.io ca-certificates debootstrap. Undo with: apt-get purge -y docker.io ca-certificates debootstrap &&',
+  )
 })
 
 test('no engine, root and apt, on a terminal: asked first', async () => {
