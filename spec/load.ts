@@ -21,6 +21,8 @@ export interface LoadOptions {
   readonly environment: Environment
   /** -p: wins over `name` and the folder. */
   readonly projectName?: string
+  /** Where relative paths start; default: the folder of the file. */
+  readonly folder?: string
 }
 
 export interface Loaded {
@@ -65,7 +67,7 @@ export function load(options: LoadOptions): Loaded {
   const spans = new Map<string, Span>([...walk(root)].map(({ path, span }) => [path.join('.'), span]))
   const written = new Set(spans.keys())
   const sound = checkForm(root, report)
-  const context = { folder: posix.dirname(file), environment: options.environment, report, mark: (path: string, span: Span) => void spans.set(path, span) }
+  const context = { folder: options.folder ?? posix.dirname(file), environment: options.environment, report, mark: (path: string, span: Span) => void spans.set(path, span) }
   const project = normalize(sound, context, options.projectName)
   check({
     project,
