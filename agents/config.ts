@@ -1,0 +1,67 @@
+/** What the container tells the runtime: environment and token file. */
+import { readFileSync } from 'node:fs'
+import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
+
+export interface AgentConfig {
+  readonly host: string
+  readonly port: number
+  readonly token: string
+  readonly agent: string
+  readonly replica: number
+  readonly concurrency: number
+  readonly handler: { readonly kind: 'exec' } | { readonly kind: 'module'; readonly file: string }
+  readonly traces: boolean
+  readonly workspace: string
+  readonly readyFile: string
+}
+
+type Env = { readonly [name: string]: string | undefined }
+
+export class ConfigError extends Error {}
+
+const required = (env: Env, name: string): string => {
+  const value = env[name]
+  if (value === undefined || value === '') throw new ConfigError(`the environment variable ${name} is not set`)
+  return value
+}
+
+const count = (env: Env, name: string, fallback: number): number => {
+  const text = env[name]
+  if (text === undefined || text === '') return fallback
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new ConfigError(`${name}: expected a whole number from 1 on, got "${text}"`)
+  return Number(text)
+}
+
+function parseHandler(text: string): AgentConfig['handler'] {
+  if (text === 'exec') return { kind: 'exec' }
+  const file = text.startsWith('module:') ? text.slice('module:'.length) : ''
+  if (!file.startsWith('/')) throw new ConfigError(`${AGENT_ENV.handler}: expected "exec" or "module:/path/to/file", got "${text}"`)
+  return { kind: 'module', file }
+}
+
+/** The paths can be moved by the environment, for runs outside of a container. */
+export function readConfig(env: Env, read: (file: string) => string = file => readFileSync(file, 'utf8')): AgentConfig {
+  const text = required(env, AGENT_ENV.gateway)
+  const url = URL.parse(text)
+  if (url?.protocol !== 'http:') throw new ConfigError(`${AGENT_ENV.gateway}: expected a URL like "http://gateway:${GATEWAY_PORT}", got "${text}"`)
+  const tokenFile = env['AGENTCTL_TOKEN_FILE'] ?? AGENT_ENV.tokenFile
+  let token = ''
+  try {
+    token = read(tokenFile).trim()
+  } catch (error) {
+    throw new ConfigError(`the token cannot be read: ${error instanceof Error ? error.message : String(error)}`)
+  }
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new ConfigError(`${tokenFile}: expected a token on one line`)
+  return {
+    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: url.port === '' ? 80 : Number(url.port),
+    token,
+    agent: required(env, AGENT_ENV.agent),
+    replica: count(env, AGENT_ENV.replica, 1),
+    concurrency: count(env, AGENT_ENV.concurrency, 1),
+    handler: parseHandler(env[AGENT_ENV.handler] ?? 'exec'),
+    traces: env['AGENTCTL_TRACES'] === '1',
+    workspace: env['AGENTCTL_WORKSPACE'] ?? '/workspace',
+    readyFile: env['AGENTCTL_READY_FILE'] ?? '/tmp/.agentctl-ready',
+  }
+}

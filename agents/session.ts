@@ -1,0 +1,242 @@
+/**
+ * The supervisor's conversation with the gateway: one request is always open; what is done goes out at once, with the wish for more.
+ * It knows leases and settlements, not tasks. Never gives up: the gateway may be gone for as long as it likes.
+ */
+import { type LeaseReply, MAX_BODY_BYTES, MAX_WANT, SESSION_SILENCE_MS } from '../spec/protocol.ts'
+import { Lane } from './http.ts'
+import { type Entry, failedEntry, Outbox } from './outbox.ts'
+
+/** A request is held by the gateway for this long, so that beats go out at a fifth of the silence that means death. */
+const WAIT_MS = SESSION_SILENCE_MS / 5
+const BEAT_AFTER_MS = WAIT_MS / 2
+/** All lanes wait for a slow gateway: beat on the spare one. */
+const OVERDUE_MS = WAIT_MS * 1.5
+/** A full agent opens its request a little later: in a busy one a completion comes first and saves the exchange. */
+const HOLD_AFTER_MS = 20
+const ANSWER_MS = 5_000
+const RETRY_MIN_MS = 50
+const RETRY_MAX_MS = 1_000
+/** One waits, one brings completions; the last is the spare for beats. */
+const LANES = 3
+
+export interface SessionOptions {
+  readonly host: string
+  readonly port: number
+  readonly headers: { readonly [name: string]: string }
+  /** How many more tasks could start now. */
+  readonly free: () => number
+  /** What is being worked on. */
+  readonly leases: () => Iterable<string>
+  readonly onReply: (reply: LeaseReply) => void
+  readonly onConnected: (connected: boolean) => void
+  readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: { readonly [name: string]: unknown }) => void
+}
+
+interface Exchange { readonly want: number; readonly lane: Lane; readonly done: readonly Entry[] }
+
+const FINAL = new Set(['lease_lost', 'payload_too_large', 'bad_request'])
+
+export class Session {
+  readonly #options: SessionOptions
+  readonly #lanes: Lane[]
+  readonly #open = new Set<Exchange>()
+  readonly #outbox = new Outbox()
+  #failures = 0
+  #connected = false
+  #isReady = false
+  #retryTimer: NodeJS.Timeout | null = null
+  #holdTimer: NodeJS.Timeout | null = null
+  #overdueTimer: NodeJS.Timeout | null = null
+  #scheduled = false
+  #stopping = false
+  #closed = false
+  #lastSent = 0
+  #lastBeat = 0
+  #idle: (() => void) | null = null
+  #complained = ''
+
+  constructor(options: SessionOptions) {
+    this.#options = options
+    this.#lanes = Array.from({ length: LANES }, () => new Lane(options.host, options.port, options.headers))
+  }
+
+  settle(entry: Entry): void {
+    this.#outbox.push(entry)
+    this.wake()
+  }
+
+  /** Something changed: all changes of one tick make one request. */
+  wake(): void {
+    if (this.#scheduled || this.#closed) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#pump()
+    })
+  }
+
+  /** Leases nothing more; goes on to beat and settle. */
+  stopLeasing(): void {
+    this.#stopping = true
+    this.wake()
+  }
+
+  /** Every settlement was answered, or `timeoutMs` have passed. */
+  async flush(timeoutMs: number): Promise<void> {
+    const isDone = (): boolean => this.#outbox.size === 0 && [...this.#open].every(exchange => exchange.done.length === 0)
+    if (isDone()) return
+    await new Promise<void>(resolve => {
+      const timer = setTimeout(resolve, timeoutMs)
+      this.#idle = () => {
+        if (!isDone()) return
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const timer of [this.#retryTimer, this.#holdTimer, this.#overdueTimer]) if (timer !== null) clearTimeout(timer)
+    for (const lane of this.#lanes) lane.close()
+  }
+
+  #pump(): void {
+    while (!this.#closed && this.#retryTimer === null) {
+      const lane = this.#lanes.find(candidate => ![...this.#open].some(exchange => exchange.lane === candidate))
+      if (lane === undefined) return
+      let asked = 0
+      for (const exchange of this.#open) asked += exchange.want
+      const want = this.#stopping ? 0 : Math.min(MAX_WANT, Math.max(0, this.#options.free() - asked))
+      const isUsual = this.#open.size < (this.#connected ? LANES - 1 : 1)
+      const isOverdue = this.#connected && Date.now() - this.#lastSent >= OVERDUE_MS
+      // A wish that waits is not raised: it would answer the waiting request, whose repetition would answer this one, for ever.
+      const hasCause = this.#outbox.size > 0 || (want > 0 && asked === 0) || !this.#connected
+      if (!(isUsual && hasCause) && !isOverdue) break
+      this.#exchange(lane, want)
+    }
+    if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed) this.#holdSoon()
+  }
+
+  #holdSoon(): void {
+    this.#holdTimer ??= setTimeout(() => {
+      this.#holdTimer = null
+      const [lane] = this.#lanes
+      if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed && lane !== undefined) this.#exchange(lane, 0)
+    }, HOLD_AFTER_MS)
+  }
+
+  #exchange(lane: Lane, want: number): void {
+    const now = Date.now()
+    const done = this.#outbox.take(MAX_BODY_BYTES / 2)
+    const isFirst = !this.#connected
+    // The first answer comes at once: it is what tells us that we are connected.
+    const waitMs = isFirst || this.#open.size >= LANES - 1 ? 0 : WAIT_MS
+    const isBeat = isFirst || now - this.#lastBeat >= BEAT_AFTER_MS
+    const beat = isBeat ? `,"beat":${JSON.stringify([...this.#options.leases()])}` : ''
+    const settlements = done.length === 0 ? '' : `,"done":[${done.map(entry => entry.text).join(',')}]`
+    const body = `{"want":${want},"wait_ms":${waitMs}${beat}${settlements}}`
+    const exchange = { want, lane, done }
+    this.#open.add(exchange)
+    this.#lastSent = now
+    if (isBeat) this.#lastBeat = now
+    this.#watch()
+    lane.request({ method: 'POST', path: '/v1/lease', body, timeoutMs: waitMs + ANSWER_MS }).then(
+      reply => this.#answered(exchange, reply.status, reply.body),
+      (error: unknown) => this.#failed(exchange, error instanceof Error ? error.message : String(error)),
+    )
+  }
+
+  #watch(): void {
+    this.#overdueTimer ??= setTimeout(() => {
+      this.#overdueTimer = null
+      this.wake()
+      if (!this.#closed) this.#watch()
+    }, OVERDUE_MS)
+  }
+
+  #answered(exchange: Exchange, status: number, body: string): void {
+    if (status !== 200) return this.#refused(exchange, status, body)
+    let reply: LeaseReply
+    try {
+      reply = JSON.parse(body) as LeaseReply
+    } catch {
+      return this.#failed(exchange, 'the answer is not JSON')
+    }
+    this.#open.delete(exchange)
+    this.#succeeded()
+    const isMissing = exchange.done.length > 0 && this.#acknowledge(exchange.done, reply)
+    this.#options.onReply(reply)
+    if (isMissing) this.#retryLater()
+    this.#idle?.()
+    this.wake()
+  }
+
+  /** True: some settlement has to be sent again. */
+  #acknowledge(done: readonly Entry[], reply: LeaseReply): boolean {
+    const answers = new Map((reply.settled ?? []).map(settled => [settled.lease, settled]))
+    const again: Entry[] = []
+    for (const entry of done) {
+      const answer = answers.get(entry.lease)
+      if (answer?.ok === true) continue
+      const code = answer?.code ?? ''
+      if (!FINAL.has(code)) again.push(entry)
+      else if (code !== 'lease_lost' && entry.completed) this.#outbox.push(refusedResult(entry, code))
+      else if (code !== 'lease_lost') this.#options.log('error', `the gateway refused the end of a task: ${code}`)
+    }
+    this.#outbox.putBack(again)
+    return again.length > 0
+  }
+
+  #refused(exchange: Exchange, status: number, body: string): void {
+    const isOurs = status === 400 || status === 413
+    if (!isOurs || exchange.done.length === 0) return this.#failed(exchange, `HTTP ${status}: ${body.slice(0, 300)}`)
+    // One settlement spoils the request: find it by sending each alone; then its task fails instead of ending.
+    const [only] = exchange.done
+    const isKnown = exchange.done.length === 1 && only !== undefined
+    if (isKnown && !only.completed) this.#options.log('error', `the gateway refused the end of a task: HTTP ${status}`)
+    const again = !isKnown ? exchange.done.map(entry => ({ ...entry, alone: true })) : only.completed ? [refusedResult(only, status === 413 ? 'payload_too_large' : 'bad_request')] : []
+    this.#failed({ ...exchange, done: again }, `HTTP ${status}: ${body.slice(0, 300)}`, exchange)
+  }
+
+  #failed(exchange: Exchange, why: string, original: Exchange = exchange): void {
+    this.#open.delete(original)
+    this.#outbox.putBack(exchange.done)
+    if (this.#closed) return
+    this.#connected = false
+    this.#failures += 1
+    // The first failure may be no more than a kept-open socket that the gateway closed.
+    if (this.#failures === 2) this.#ready(false)
+    if (this.#failures >= 2 && why !== this.#complained) {
+      this.#complained = why
+      this.#options.log('warn', `no connection to the gateway: ${why}`)
+    }
+    this.#retryLater()
+    this.#idle?.()
+  }
+
+  #succeeded(): void {
+    this.#failures = 0
+    this.#complained = ''
+    this.#connected = true
+    this.#ready(true)
+  }
+
+  #ready(isReady: boolean): void {
+    if (this.#isReady === isReady) return
+    this.#isReady = isReady
+    this.#options.onConnected(isReady)
+  }
+
+  #retryLater(): void {
+    const base = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.max(0, this.#failures - 1))
+    // Spread, so that a hundred replicas do not come back at one instant; never over the limit.
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = null
+      this.#pump()
+    }, base * (0.8 + Math.random() * 0.2))
+  }
+}
+
+const refusedResult = (entry: Entry, code: string): Entry =>
+  failedEntry(entry.lease, { code, message: 'the gateway did not take the result of this task', retryable: false })

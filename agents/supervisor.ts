@@ -1,0 +1,205 @@
+/** Tasks of this replica: slots, start, stop, parking, ends. The handler does the work, the session talks. */
+import type { LeasedTask, LeaseReply } from '../spec/protocol.ts'
+import type { AgentConfig } from './config.ts'
+import { type Execution, failure, type Handler, type TaskServices } from './handler.ts'
+import { LanePool, Lane } from './http.ts'
+import { log } from './log.ts'
+import type { ChildOutcome, FromThread, Outcome } from './messages.ts'
+import { completedEntry, failedEntry } from './outbox.ts'
+import { ProgressQueue } from './progress.ts'
+import { Session } from './session.ts'
+import { traceparent, Tracer } from './telemetry.ts'
+
+const ANSWER_MS = 5_000
+/** Waits for children, progress and spans; the lease requests have lanes of their own. */
+const SIDE_LANES = 32
+/** The engine kills 10 s after SIGTERM: what still runs two seconds before is given back. */
+const STOP_GRACE_MS = 8_000
+const STOP_FLUSH_MS = 1_000
+/** Longest delay of a timer. */
+const MAX_TIMER_MS = 2_147_483_647
+
+interface Held {
+  readonly n: number
+  readonly leased: LeasedTask
+  span: ReturnType<Tracer['start']>
+  /** Ends its waits for children; made when there is one. */
+  abort: AbortController | null
+  isStarted: boolean
+  execution: Execution | null
+  /** Children it waits for; more than 0: it is parked and holds no slot. */
+  children: number
+  aborted: string | null
+  deadline: NodeJS.Timeout | null
+}
+
+export interface SupervisorOptions {
+  readonly config: AgentConfig
+  /** Sent as the session header. */
+  readonly headers: { readonly [name: string]: string }
+  readonly handler: (services: TaskServices) => Handler
+  readonly onConnected: (connected: boolean) => void
+}
+
+export class Supervisor {
+  readonly #concurrency: number
+  readonly #session: Session
+  readonly #side: LanePool
+  readonly #tracer: Tracer
+  readonly #progress: ProgressQueue
+  readonly #handler: Handler
+  readonly #byLease = new Map<string, Held>()
+  readonly #byNumber = new Map<number, Held>()
+  /** Handed to us beyond our wish: they wait for a slot. */
+  readonly #queued: Held[] = []
+  #running = 0
+  #next = 1
+  #stopping = false
+  #allEnded: (() => void) | null = null
+
+  constructor({ config, headers, handler, onConnected }: SupervisorOptions) {
+    const { host, port, agent, concurrency, traces } = config
+    this.#concurrency = concurrency
+    this.#side = new LanePool(SIDE_LANES, () => new Lane(host, port, headers))
+    const post = (path: string) => (body: string) => this.#side.request({ method: 'POST', path, body, timeoutMs: ANSWER_MS })
+    this.#tracer = new Tracer(agent, traces, post('/v1/traces'))
+    this.#progress = new ProgressQueue(post('/v1/progress'))
+    this.#handler = handler({
+      progress: (n, { message, percent, data }) => {
+        const held = this.#byNumber.get(n)
+        if (held === undefined) return
+        const fields = { ...(message === undefined ? {} : { message }), ...(percent === undefined ? {} : { percent }), ...(data === undefined ? {} : { data }) }
+        this.#progress.push({ lease: held.leased.lease, ...fields })
+      },
+      delegate: (request, answer) => void this.#delegate(request, answer),
+      span: span => this.#tracer.add(span),
+    })
+    this.#session = new Session({
+      host,
+      port,
+      headers,
+      free: () => Math.max(0, this.#concurrency - this.#running - this.#queued.length),
+      leases: () => this.#byLease.keys(),
+      onReply: reply => this.#onReply(reply),
+      onConnected,
+      log,
+    })
+  }
+
+  start(): void {
+    this.#session.wake()
+  }
+
+  /** Leases no more, gives what runs a grace, gives back the rest (to be run again), and says everything that is left to say. */
+  async stop(graceMs: number = STOP_GRACE_MS): Promise<void> {
+    this.#stopping = true
+    this.#session.stopLeasing()
+    // A parked task may wait for long; its children are kept by key, so the retry finds their results.
+    for (const held of [...this.#byLease.values()]) if (held.children > 0 || !held.isStarted) this.#giveBack(held)
+    if (this.#byLease.size > 0) {
+      await new Promise<void>(resolve => {
+        const timer = setTimeout(resolve, graceMs)
+        this.#allEnded = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    for (const held of [...this.#byLease.values()]) this.#giveBack(held)
+    this.#handler.close()
+    await Promise.all([this.#session.flush(STOP_FLUSH_MS), Promise.race([this.#tracer.flush(), new Promise(resolve => setTimeout(resolve, STOP_FLUSH_MS))])])
+    this.#session.close()
+    this.#side.close()
+  }
+
+  #onReply(reply: LeaseReply): void {
+    for (const lease of reply.cancel ?? []) this.#abort(this.#byLease.get(lease), 'cancelled')
+    for (const leased of reply.tasks ?? []) {
+      if (this.#byLease.has(leased.lease)) continue
+      const n = this.#next++
+      const held: Held = { n, leased, span: null, abort: null, isStarted: false, execution: null, children: 0, aborted: null, deadline: null }
+      this.#byLease.set(leased.lease, held)
+      this.#byNumber.set(n, held)
+      this.#queued.push(held)
+      if (this.#stopping) this.#giveBack(held)
+    }
+    this.#fill()
+  }
+
+  #run(held: Held): void {
+    const { leased, n } = held
+    held.isStarted = true
+    held.span = this.#tracer.start(leased)
+    this.#running += 1
+    if (leased.deadline !== null) {
+      const left = Math.min(MAX_TIMER_MS, Math.max(0, leased.deadline - Date.now()))
+      held.deadline = setTimeout(() => this.#abort(held, 'timeout'), left)
+    }
+    held.execution = this.#handler.start({ n, leased, trace: held.span?.context ?? null, done: outcome => this.#done(held, outcome) })
+  }
+
+  #abort(held: Held | undefined, reason: 'cancelled' | 'timeout'): void {
+    if (held === undefined || held.aborted !== null) return
+    held.aborted = reason
+    held.abort?.abort()
+    if (held.execution === null) this.#done(held, failure(reason, 'the task was stopped before it began'))
+    else held.execution.abort(reason)
+  }
+
+  #giveBack(held: Held): void {
+    held.execution?.abort('stopped')
+    this.#done(held, failure('agent_stopped', 'the agent was stopped; the task runs again', true))
+  }
+
+  #done(held: Held, outcome: Outcome): void {
+    const { lease } = held.leased
+    if (this.#byNumber.get(held.n) !== held) return
+    this.#byNumber.delete(held.n)
+    if (held.deadline !== null) clearTimeout(held.deadline)
+    held.abort?.abort()
+    if (!held.isStarted) this.#queued.splice(this.#queued.indexOf(held), 1)
+    else if (held.children === 0) this.#running -= 1
+    const stopped = held.aborted
+    const end: Outcome = stopped !== null && !outcome.ok ? failure(stopped, stopped === 'timeout' ? outcome.error.message : 'the task was cancelled') : outcome
+    held.span?.end(end.ok ? null : end.error.code)
+    this.#progress.after(lease, () => {
+      // Held until here, so that it is beaten for.
+      this.#byLease.delete(lease)
+      this.#session.settle(end.ok ? completedEntry(lease, end.json) : failedEntry(lease, end.error))
+      if (this.#byLease.size === 0) this.#allEnded?.()
+    })
+    this.#fill()
+  }
+
+  #fill(): void {
+    while (this.#running < this.#concurrency && this.#queued.length > 0) {
+      const next = this.#queued.shift()
+      if (next !== undefined) this.#run(next)
+    }
+    this.#session.wake()
+  }
+
+  async #delegate(request: Extract<FromThread, { kind: 'delegate' }>, answer: (outcome: ChildOutcome) => void): Promise<void> {
+    const held = this.#byNumber.get(request.n)
+    if (held === undefined) return answer({ ok: false, code: 'aborted', message: 'the task has ended', task: null })
+    const { key, agent, type, input, spanId } = request
+    held.abort ??= new AbortController()
+    const context = held.span?.context ?? null
+    if (held.children === 0) this.#running -= 1
+    held.children += 1
+    this.#fill()
+    const { delegate } = await import('./delegation.ts')
+    const outcome = await delegate({
+      lanes: this.#side,
+      request: { lease: held.leased.lease, key, agent, type, input },
+      traceparent: context === null ? null : traceparent({ ...context, spanId: spanId ?? context.spanId }),
+      signal: held.abort.signal,
+    })
+    // It goes on at once, over the number of slots if need be: to wait for one could be to wait for a task that waits for it.
+    if (this.#byNumber.get(held.n) === held) {
+      held.children -= 1
+      if (held.children === 0) this.#running += 1
+    }
+    answer(outcome)
+  }
+}
