@@ -13,7 +13,12 @@ export interface EngineFacts {
   /** Which of `references` are on the engine. */
   readonly images: { readonly agent: boolean; readonly engine: boolean; readonly base: boolean }
 }
-export interface SocketFacts { readonly path: string; readonly gid: number; readonly group: string | null; readonly writable: boolean }
+export interface SocketFacts {
+  readonly path: string
+  readonly gid: number
+  readonly group: string | null
+  readonly writable: boolean
+}
 export interface DoctorFacts {
   readonly engine: EngineFacts | { readonly ok: false; readonly message: string; readonly hint: string }
   readonly references: { readonly agent: string; readonly engine: string; readonly base: string }
@@ -64,12 +69,20 @@ export async function gatherFacts(options: GatherOptions): Promise<DoctorFacts> 
   }
 }
 
-async function askEngine({ connect, references }: GatherOptions, signal: AbortSignal): Promise<{ engine: DoctorFacts['engine']; subnets: readonly string[] }> {
+async function askEngine(
+  { connect, references }: GatherOptions,
+  signal: AbortSignal,
+): Promise<{ engine: DoctorFacts['engine']; subnets: readonly string[] }> {
   try {
     const runtime = await connect()
     const info = await runtime.info(signal)
     const has = async (reference: string): Promise<boolean> => (await runtime.image(reference, signal)) !== null
-    const [agent, engine, base, networks] = await Promise.all([has(references.agent), has(references.engine), has(references.base), runtime.networks(null, signal)])
+    const [agent, engine, base, networks] = await Promise.all([
+      has(references.agent),
+      has(references.engine),
+      has(references.base),
+      runtime.networks(null, signal),
+    ])
     return { engine: { ok: true, info, images: { agent, engine, base } }, subnets: networks.flatMap((network) => network.subnets) }
   } catch (error) {
     const hint = error instanceof AgentctlError ? error.hint : 'Start Docker, or set DOCKER_HOST or DOCKER_CONTEXT.'
@@ -82,7 +95,11 @@ function socketPaths(environment: GatherOptions['environment']): readonly string
   const host = environment['DOCKER_HOST']
   if (host !== undefined && host !== '') return host.startsWith('unix://') ? [host.slice('unix://'.length)] : []
   const [runtime, home] = [environment['XDG_RUNTIME_DIR'], environment['HOME']]
-  return ['/var/run/docker.sock', ...(runtime ? [join(runtime, 'docker.sock')] : []), ...(home ? [join(home, '.docker/run/docker.sock')] : [])]
+  return [
+    '/var/run/docker.sock',
+    ...(runtime ? [join(runtime, 'docker.sock')] : []),
+    ...(home ? [join(home, '.docker/run/docker.sock')] : []),
+  ]
 }
 
 async function findSockets(environment: GatherOptions['environment']): Promise<readonly SocketFacts[]> {
@@ -91,7 +108,11 @@ async function findSockets(environment: GatherOptions['environment']): Promise<r
     socketPaths(environment).map(async (path) => {
       const facts = await stat(path).catch(() => null)
       if (facts === null || !facts.isSocket()) return []
-      const group = groups.split('\n').map((line) => line.split(':')).find((parts) => parts[2] === String(facts.gid))?.[0] ?? null
+      const group =
+        groups
+          .split('\n')
+          .map((line) => line.split(':'))
+          .find((parts) => parts[2] === String(facts.gid))?.[0] ?? null
       return [{ path, gid: facts.gid, group, writable: await may(path, constants.R_OK | constants.W_OK) }]
     }),
   )
@@ -105,8 +126,16 @@ async function findProgram(name: string, environment: GatherOptions['environment
   return null
 }
 
-const may = (path: string, mode: number): Promise<boolean> => access(path, mode).then(() => true, () => false)
-const freeBytes = (path: string): Promise<number | null> => statfs(path).then(({ bavail, bsize }) => bavail * bsize, () => null)
+const may = (path: string, mode: number): Promise<boolean> =>
+  access(path, mode).then(
+    () => true,
+    () => false,
+  )
+const freeBytes = (path: string): Promise<number | null> =>
+  statfs(path).then(
+    ({ bavail, bsize }) => bavail * bsize,
+    () => null,
+  )
 
 function userName(): string {
   try {

@@ -9,7 +9,11 @@ const RETRY_DELAYS_MS = [250, 1_000]
 /** OTLP's own list of statuses that are worth another try. */
 const RETRYABLE = new Set([429, 502, 503, 504])
 
-export interface Item { readonly path: string; readonly body: Buffer; readonly headers: { readonly [name: string]: string } }
+export interface Item {
+  readonly path: string
+  readonly body: Buffer
+  readonly headers: { readonly [name: string]: string }
+}
 
 export interface Counters {
   received: number
@@ -104,7 +108,11 @@ export class Forwarder {
   async #try(endpoint: URL, item: Item): Promise<{ problem: string | null; retry: boolean }> {
     const { host } = endpoint
     try {
-      const status = await post(targetUrl(endpoint, item.path), item.body, { headers: item.headers, timeout_ms: TRY_TIMEOUT_MS, signal: this.#abort.signal })
+      const status = await post(targetUrl(endpoint, item.path), item.body, {
+        headers: item.headers,
+        timeout_ms: TRY_TIMEOUT_MS,
+        signal: this.#abort.signal,
+      })
       return status < 300 ? { problem: null, retry: false } : { problem: `${host} answered ${status}`, retry: RETRYABLE.has(status) }
     } catch (cause) {
       const why = cause instanceof Error ? ('code' in cause ? String(cause.code) : cause.name) : 'error'

@@ -80,7 +80,8 @@ function handle(forwarder: Forwarder, request: IncomingMessage, response: Server
   const type = (request.headers['content-type'] ?? '').split(';')[0]?.trim() ?? ''
   if (!path.startsWith('/')) return refuse(403, 'not_a_proxy', 'the egress part forwards telemetry and is no proxy')
   if (request.method === 'GET' && path === '/healthz') return answer(response, 200, health(forwarder))
-  if (request.method !== 'POST' || !OTLP_PATHS.has(path)) return refuse(404, 'not_found', 'expected POST /v1/traces, /v1/metrics or /v1/logs')
+  if (request.method !== 'POST' || !OTLP_PATHS.has(path))
+    return refuse(404, 'not_found', 'expected POST /v1/traces, /v1/metrics or /v1/logs')
   if (!OTLP_TYPES.has(type)) return refuse(415, 'unsupported_type', 'expected application/json or application/x-protobuf')
 
   const chunks: Buffer[] = []
@@ -94,7 +95,11 @@ function handle(forwarder: Forwarder, request: IncomingMessage, response: Server
   request.on('end', () => {
     if (response.headersSent) return
     const encoding = request.headers['content-encoding']
-    forwarder.push({ path, body: Buffer.concat(chunks), headers: { 'content-type': type, ...(encoding === undefined ? {} : { 'content-encoding': encoding }) } })
+    forwarder.push({
+      path,
+      body: Buffer.concat(chunks),
+      headers: { 'content-type': type, ...(encoding === undefined ? {} : { 'content-encoding': encoding }) },
+    })
     answer(response, 202, {})
   })
 

@@ -3,7 +3,17 @@
  * interleaves thousands of tasks in one event loop, and an AsyncLocalStorage would tax each of them.
  * Spans carry names, ids, counts and codes. Never a prompt, an input, a result, a secret, or the message of an error.
  */
-import { ROOT_CONTEXT, type Attributes, type Context, type HrTime, type Span, SpanKind, SpanStatusCode, TraceFlags, trace } from '@opentelemetry/api'
+import {
+  ROOT_CONTEXT,
+  type Attributes,
+  type Context,
+  type HrTime,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  TraceFlags,
+  trace,
+} from '@opentelemetry/api'
 import { withIds } from './ids.ts'
 import { ATTR } from './names.ts'
 import { formatTraceparent, newTraceparent, parseTraceparent } from './traceparent.ts'
@@ -35,9 +45,14 @@ export function traceparentOf(span: Span): string | null {
 
 /** What may stand in `error.type`: our codes, codes of agents, names of error classes; anything longer or stranger could carry data. */
 export function errorType(error: unknown): string {
-  const given = typeof error === 'object' && error !== null
-    ? ('code' in error && typeof error.code === 'string' ? error.code : error instanceof Error ? error.name : '')
-    : error
+  const given =
+    typeof error === 'object' && error !== null
+      ? 'code' in error && typeof error.code === 'string'
+        ? error.code
+        : error instanceof Error
+          ? error.name
+          : ''
+      : error
   return typeof given === 'string' && /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(given) ? given : 'error'
 }
 

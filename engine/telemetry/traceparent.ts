@@ -1,7 +1,10 @@
 /** W3C trace context as text: what travels through the CLI, the run record, jobs and leases. Needs no SDK and works with tracing off. */
 import { createHash, randomBytes } from 'node:crypto'
 
-export interface TraceIds { readonly trace_id: string; readonly span_id: string }
+export interface TraceIds {
+  readonly trace_id: string
+  readonly span_id: string
+}
 
 const FORM = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$/
 

@@ -4,7 +4,11 @@ import type { AddressInfo } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { gunzipSync } from 'node:zlib'
 
-export interface ReceivedRequest { readonly path: string; readonly headers: IncomingHttpHeaders; readonly body: Buffer }
+export interface ReceivedRequest {
+  readonly path: string
+  readonly headers: IncomingHttpHeaders
+  readonly body: Buffer
+}
 export type AttributeValue = string | number | boolean | readonly AttributeValue[]
 export interface ReceivedSpan {
   readonly trace_id: string
@@ -26,7 +30,13 @@ export type Mode = 'ok' | 'hang' | number
 
 const KINDS = ['unspecified', 'internal', 'server', 'client', 'producer', 'consumer'] as const
 
-interface WireValue { readonly stringValue?: string; readonly intValue?: string | number; readonly doubleValue?: number; readonly boolValue?: boolean; readonly arrayValue?: { readonly values?: readonly WireValue[] } }
+interface WireValue {
+  readonly stringValue?: string
+  readonly intValue?: string | number
+  readonly doubleValue?: number
+  readonly boolValue?: boolean
+  readonly arrayValue?: { readonly values?: readonly WireValue[] }
+}
 type WireAttributes = readonly { readonly key: string; readonly value: WireValue }[]
 interface WireSpan {
   readonly traceId: string
@@ -39,11 +49,20 @@ interface WireSpan {
   readonly status?: { readonly code?: number; readonly message?: string }
   readonly attributes?: WireAttributes
 }
-interface WireTraces { readonly resourceSpans?: readonly { readonly resource?: { readonly attributes?: WireAttributes }; readonly scopeSpans?: readonly { readonly spans?: readonly WireSpan[] }[] }[] }
+interface WireTraces {
+  readonly resourceSpans?: readonly {
+    readonly resource?: { readonly attributes?: WireAttributes }
+    readonly scopeSpans?: readonly { readonly spans?: readonly WireSpan[] }[]
+  }[]
+}
 
 const value = (wire: WireValue): AttributeValue =>
-  wire.stringValue ?? wire.boolValue ?? wire.doubleValue ?? (wire.intValue === undefined ? (wire.arrayValue?.values ?? []).map(value) : Number(wire.intValue))
-const attributes = (wire: WireAttributes = []): { [key: string]: AttributeValue } => Object.fromEntries(wire.map((entry) => [entry.key, value(entry.value)]))
+  wire.stringValue ??
+  wire.boolValue ??
+  wire.doubleValue ??
+  (wire.intValue === undefined ? (wire.arrayValue?.values ?? []).map(value) : Number(wire.intValue))
+const attributes = (wire: WireAttributes = []): { [key: string]: AttributeValue } =>
+  Object.fromEntries(wire.map((entry) => [entry.key, value(entry.value)]))
 const ms = (nanoseconds: string): number => Number(BigInt(nanoseconds) / 1_000n) / 1_000
 
 /** OTLP JSON text → flat spans. */
@@ -94,7 +113,9 @@ export class OtlpReceiver {
   }
   /** The same from a container on a bridge network: an address of the host that is not loopback. */
   get hostUrl(): string {
-    const address = Object.values(networkInterfaces()).flat().find((entry) => entry?.family === 'IPv4' && !entry.internal)?.address
+    const address = Object.values(networkInterfaces())
+      .flat()
+      .find((entry) => entry?.family === 'IPv4' && !entry.internal)?.address
     if (address === undefined) throw new Error('this machine has no IPv4 address besides loopback; a container cannot reach the receiver')
     return `http://${address}:${this.#port}`
   }
@@ -131,21 +152,29 @@ export class OtlpReceiver {
 
   /** Spans of the requests that were answered well or not: what arrived. */
   spans(): ReceivedSpan[] {
-    return this.requests.filter((request) => request.path === '/v1/traces').flatMap((request) => {
-      const type = request.headers['content-type'] ?? ''
-      if (!type.startsWith('application/json')) throw new Error(`the receiver reads OTLP JSON; ${type} arrived`)
-      return parseSpans(request.body.toString('utf8'))
-    })
+    return this.requests
+      .filter((request) => request.path === '/v1/traces')
+      .flatMap((request) => {
+        const type = request.headers['content-type'] ?? ''
+        if (!type.startsWith('application/json')) throw new Error(`the receiver reads OTLP JSON; ${type} arrived`)
+        return parseSpans(request.body.toString('utf8'))
+      })
   }
 
   /** Until `predicate` holds of the spans (looked at after every request). */
-  async waitFor(predicate: (spans: readonly ReceivedSpan[], requests: readonly ReceivedRequest[]) => boolean, timeout_ms = 10_000): Promise<ReceivedSpan[]> {
+  async waitFor(
+    predicate: (spans: readonly ReceivedSpan[], requests: readonly ReceivedRequest[]) => boolean,
+    timeout_ms = 10_000,
+  ): Promise<ReceivedSpan[]> {
     const deadline = Date.now() + timeout_ms
     for (;;) {
       const spans = this.spans()
       if (predicate(spans, this.requests)) return spans
       const left = deadline - Date.now()
-      if (left <= 0) throw new Error(`the expected spans did not arrive in ${timeout_ms} ms; arrived: ${spans.map((span) => span.name).join(', ') || 'none'}`)
+      if (left <= 0)
+        throw new Error(
+          `the expected spans did not arrive in ${timeout_ms} ms; arrived: ${spans.map((span) => span.name).join(', ') || 'none'}`,
+        )
       const woken = Promise.withResolvers<void>()
       const timer = setTimeout(woken.resolve, left)
       this.#waiters.add(woken.resolve)

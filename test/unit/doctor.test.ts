@@ -11,8 +11,17 @@ const GIB = 1_073_741_824
 const engine: EngineFacts = {
   ok: true,
   info: {
-    version: '24.0.7', api_version: '1.43', cgroup_version: 2, security_options: ['name=apparmor', 'name=seccomp,profile=default'], runtimes: ['runc'],
-    rootless: false, endpoint: 'unix:///var/run/docker.sock', cpus: 4, memory: 8 * GIB, data_root: '/var/lib/docker', limits: { memory: true, cpus: true, pids: true },
+    version: '24.0.7',
+    api_version: '1.43',
+    cgroup_version: 2,
+    security_options: ['name=apparmor', 'name=seccomp,profile=default'],
+    runtimes: ['runc'],
+    rootless: false,
+    endpoint: 'unix:///var/run/docker.sock',
+    cpus: 4,
+    memory: 8 * GIB,
+    data_root: '/var/lib/docker',
+    limits: { memory: true, cpus: true, pids: true },
   },
   images: { agent: true, engine: true, base: true },
 }
@@ -28,15 +37,36 @@ const good: DoctorFacts = {
   subnets: { range: undefined, taken: ['172.17.0.0/16', '192.168.1.0/24'] },
 }
 const none: DoctorFacts['engine'] = { ok: false, message: 'No container engine answers', hint: 'Start Docker.' }
-const withInfo = (info: Partial<EngineFacts['info']>): DoctorFacts => ({ ...good, engine: { ...engine, info: { ...engine.info, ...info } } })
-const withImages = (images: Partial<EngineFacts['images']>, rest: Partial<DoctorFacts> = {}): DoctorFacts => ({ ...good, ...rest, engine: { ...engine, images: { ...engine.images, ...images } } })
+const withInfo = (info: Partial<EngineFacts['info']>): DoctorFacts => ({
+  ...good,
+  engine: { ...engine, info: { ...engine.info, ...info } },
+})
+const withImages = (images: Partial<EngineFacts['images']>, rest: Partial<DoctorFacts> = {}): DoctorFacts => ({
+  ...good,
+  ...rest,
+  engine: { ...engine, images: { ...engine.images, ...images } },
+})
 const find = (facts: DoctorFacts, id: string): Check => diagnose(facts).checks.find((check) => check.id === id) as Check
 
 test('a good machine: every check is ok and asks for nothing', () => {
   const report = diagnose(good)
   expect(report.ok).toBe(true)
   expect(report.checks.map(({ id, status, fix }) => [id, status, fix])).toEqual(
-    ['engine', 'socket', 'api', 'cgroups', 'limits', 'seccomp', 'disk', 'image-agent', 'image-engine', 'base-image', 'disk-project', 'node', 'subnets'].map((id) => [id, 'ok', null]),
+    [
+      'engine',
+      'socket',
+      'api',
+      'cgroups',
+      'limits',
+      'seccomp',
+      'disk',
+      'image-agent',
+      'image-engine',
+      'base-image',
+      'disk-project',
+      'node',
+      'subnets',
+    ].map((id) => [id, 'ok', null]),
   )
 })
 
@@ -44,8 +74,17 @@ test('whatever is found, every finding that is not ok says what to do, and the c
   const ids = diagnose(good).checks.map(({ id }) => id)
   const bad: readonly DoctorFacts[] = [
     { ...good, engine: none, sockets: [] },
-    { ...good, engine: none, sockets: [{ path: '/var/run/docker.sock', gid: 5, group: null, writable: false }], free: { engine: null, folder: null }, node: 'v20.1.0' },
-    { ...withInfo({ api_version: '1.39', security_options: [], limits: { memory: false, cpus: false, pids: false } }), subnets: { range: 'x', taken: [] } },
+    {
+      ...good,
+      engine: none,
+      sockets: [{ path: '/var/run/docker.sock', gid: 5, group: null, writable: false }],
+      free: { engine: null, folder: null },
+      node: 'v20.1.0',
+    },
+    {
+      ...withInfo({ api_version: '1.39', security_options: [], limits: { memory: false, cpus: false, pids: false } }),
+      subnets: { range: 'x', taken: [] },
+    },
     { ...withImages({ agent: false, engine: false, base: false }), free: { engine: 1, folder: 1 } },
   ]
   for (const facts of bad) {
@@ -61,7 +100,9 @@ test('whatever is found, every finding that is not ok says what to do, and the c
 test('without an engine that check fails with the remedy, and the others go on', () => {
   const report = diagnose({ ...good, engine: none, sockets: [] })
   expect(report.ok).toBe(false)
-  expect(report.checks.filter(({ status }) => status === 'fail')).toEqual([{ id: 'engine', status: 'fail', found: none.message, expected: 'a container engine that answers', fix: none.hint }])
+  expect(report.checks.filter(({ status }) => status === 'fail')).toEqual([
+    { id: 'engine', status: 'fail', found: none.message, expected: 'a container engine that answers', fix: none.hint },
+  ])
   expect(find({ ...good, engine: none }, 'seccomp')).toMatchObject({ status: 'warn', found: 'unknown: no engine answers' })
   expect(find({ ...good, engine: none }, 'node').status).toBe('ok')
 })
@@ -69,20 +110,36 @@ test('without an engine that check fails with the remedy, and the others go on',
 test('a socket that this user may not open names the group and the command', () => {
   const sockets = [{ path: '/var/run/docker.sock', gid: 999, group: 'docker', writable: false }]
   expect(find({ ...good, engine: none, sockets }, 'socket')).toMatchObject({
-    status: 'fail', found: '/var/run/docker.sock belongs to group docker; uid 1000 is not in it', fix: expect.stringContaining('sudo usermod -aG docker ada') as string,
+    status: 'fail',
+    found: '/var/run/docker.sock belongs to group docker; uid 1000 is not in it',
+    fix: expect.stringContaining('sudo usermod -aG docker ada') as string,
   })
 })
 
-test.each([['1.41', 'ok'], ['1.40', 'fail'], ['1.9', 'fail'], ['1.100', 'ok'], ['2.0', 'ok']])('API %s is %s', (api_version, status) => {
+test.each([
+  ['1.41', 'ok'],
+  ['1.40', 'fail'],
+  ['1.9', 'fail'],
+  ['1.100', 'ok'],
+  ['2.0', 'ok'],
+])('API %s is %s', (api_version, status) => {
   expect(find(withInfo({ api_version }), 'api').status).toBe(status)
 })
 
-test.each([['v22.18.0', 'ok'], ['v22.17.9', 'fail'], ['v24.0.0', 'ok'], ['v9.99.0', 'fail']])('Node %s is %s', (node, status) => {
+test.each([
+  ['v22.18.0', 'ok'],
+  ['v22.17.9', 'fail'],
+  ['v24.0.0', 'ok'],
+  ['v9.99.0', 'fail'],
+])('Node %s is %s', (node, status) => {
   expect(find({ ...good, node }, 'node').status).toBe(status)
 })
 
 test('limits and seccomp: what the engine would ignore is named', () => {
-  expect(find(withInfo({ limits: { memory: true, cpus: false, pids: false } }), 'limits')).toMatchObject({ status: 'fail', found: 'cannot limit CPU, PIDs' })
+  expect(find(withInfo({ limits: { memory: true, cpus: false, pids: false } }), 'limits')).toMatchObject({
+    status: 'fail',
+    found: 'cannot limit CPU, PIDs',
+  })
   expect(find(withInfo({ limits: { memory: false, cpus: true, pids: true }, rootless: true }), 'limits').fix).toContain('Delegate=')
   expect(find(withInfo({ security_options: ['name=cgroupns'] }), 'seccomp')).toMatchObject({ status: 'fail', found: 'name=cgroupns' })
 })
@@ -96,8 +153,14 @@ test('disk: little is a warning, too little a failure, elsewhere is not looked a
 test('images: missing ones are built; what they are built from is pulled, made, or not needed', () => {
   expect(find(withImages({ agent: false }), 'image-agent').status).toBe('warn')
   expect(diagnose(withImages({ agent: false, engine: false, base: false })).ok).toBe(true)
-  expect(find(withImages({ agent: false, base: false }), 'base-image')).toMatchObject({ status: 'warn', found: 'debian:bookworm-slim is not here: `up` will pull it' })
-  expect(find(withImages({ agent: false, base: false }, { debootstrap: '/usr/sbin/debootstrap' }), 'base-image')).toMatchObject({ status: 'ok', found: '/usr/sbin/debootstrap makes one' })
+  expect(find(withImages({ agent: false, base: false }), 'base-image')).toMatchObject({
+    status: 'warn',
+    found: 'debian:bookworm-slim is not here: `up` will pull it',
+  })
+  expect(find(withImages({ agent: false, base: false }, { debootstrap: '/usr/sbin/debootstrap' }), 'base-image')).toMatchObject({
+    status: 'ok',
+    found: '/usr/sbin/debootstrap makes one',
+  })
   expect(find(withImages({ base: false }), 'base-image').status).toBe('ok')
 })
 
@@ -119,10 +182,18 @@ test('facts are gathered with no engine at all, from this machine', async () => 
       environment: { DOCKER_HOST: `unix://${socket}`, AGENTCTL_SUBNETS: '10.64.0.0/16' },
       folder,
     })
-    expect(facts).toMatchObject({ engine: { ok: false, message: 'No engine', hint: 'Start one.' }, sockets: [{ path: socket, writable: true }], node: process.version, free: { engine: null } })
+    expect(facts).toMatchObject({
+      engine: { ok: false, message: 'No engine', hint: 'Start one.' },
+      sockets: [{ path: socket, writable: true }],
+      node: process.version,
+      free: { engine: null },
+    })
     expect(facts.free.folder).toBeGreaterThan(0)
     expect(facts.subnets.range).toBe('10.64.0.0/16')
-    expect(diagnose(facts).checks.find(({ id }) => id === 'socket')).toMatchObject({ status: 'warn', found: `${socket} can be opened, but nothing answers` })
+    expect(diagnose(facts).checks.find(({ id }) => id === 'socket')).toMatchObject({
+      status: 'warn',
+      found: `${socket} can be opened, but nothing answers`,
+    })
   } finally {
     server.close()
     await rm(folder, { recursive: true })
@@ -130,7 +201,12 @@ test('facts are gathered with no engine at all, from this machine', async () => 
 })
 
 test('a folder that is not there and an engine whose connect throws something odd are facts, not crashes', async () => {
-  const facts = await gatherFacts({ connect: () => Promise.reject(new TypeError('odd')), references: good.references, environment: { DOCKER_HOST: 'tcp://10.0.0.1:2375' }, folder: '/nonexistent/x' })
+  const facts = await gatherFacts({
+    connect: () => Promise.reject(new TypeError('odd')),
+    references: good.references,
+    environment: { DOCKER_HOST: 'tcp://10.0.0.1:2375' },
+    folder: '/nonexistent/x',
+  })
   expect(facts).toMatchObject({ engine: { ok: false, message: 'odd' }, sockets: [], free: { folder: null } })
   expect(diagnose(facts).ok).toBe(false)
 })

@@ -38,7 +38,10 @@ async function start(options: { queue_bytes?: number; note?: (message: string) =
   return egress
 }
 
-interface Answer { status: number; body: string }
+interface Answer {
+  status: number
+  body: string
+}
 const send = (port: number, method: string, path: string, body = '', type = 'application/json'): Promise<Answer> =>
   new Promise((resolve, reject) => {
     const outgoing = request({ host: '127.0.0.1', port, method, path, headers: { 'content-type': type } }, (answer) => {
@@ -50,12 +53,16 @@ const send = (port: number, method: string, path: string, body = '', type = 'app
     outgoing.end(body)
   })
 const traces = (port: number, body = BODY): Promise<Answer> => send(port, 'POST', '/v1/traces', body)
-const health = async (port: number): Promise<Record<string, unknown>> => JSON.parse((await send(port, 'GET', '/healthz')).body) as Record<string, unknown>
+const health = async (port: number): Promise<Record<string, unknown>> =>
+  JSON.parse((await send(port, 'GET', '/healthz')).body) as Record<string, unknown>
 const raw = (port: number, text: string): Promise<string> =>
   new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(text))
     let got = ''
-    socket.on('data', (chunk) => (got += chunk.toString())).on('end', () => resolve(got)).on('error', reject)
+    socket
+      .on('data', (chunk) => (got += chunk.toString()))
+      .on('end', () => resolve(got))
+      .on('error', reject)
     socket.setTimeout(5_000, () => socket.destroy(new Error('no answer')))
   })
 const eventually = (check: () => void | Promise<void>, timeout = 10_000): Promise<void> => vi.waitFor(check, { timeout, interval: 50 })
@@ -70,7 +77,9 @@ test('what the gateway posts arrives at the endpoint of the record, byte for byt
     ['/base/v1/traces', BODY, 'application/json'],
     ['/base/v1/logs', '\x0a\x01', 'application/x-protobuf'],
   ])
-  await eventually(async () => expect(await health(port)).toMatchObject({ status: 'ok', endpoint: true, received: 2, forwarded: 2, failed: 0 }))
+  await eventually(async () =>
+    expect(await health(port)).toMatchObject({ status: 'ok', endpoint: true, received: 2, forwarded: 2, failed: 0 }),
+  )
 })
 
 test('without an endpoint it is accepted, dropped and counted; the endpoint may come later', async () => {
@@ -125,7 +134,9 @@ test('a receiver that is gone or hangs delays nobody, is given up after three tr
   await receiver.refuse()
   for (let n = 0; n < 3; n++) expect((await traces(port)).status).toBe(202)
   await eventually(async () => expect(await health(port)).toMatchObject({ failed: 3, retried: 6, queue: { items: 0, bytes: 0 } }), 15_000)
-  expect(notes.filter((note) => note.includes('not getting through'))).toEqual([`telemetry is not getting through: 127.0.0.1:${receiver.port}: ECONNREFUSED`])
+  expect(notes.filter((note) => note.includes('not getting through'))).toEqual([
+    `telemetry is not getting through: 127.0.0.1:${receiver.port}: ECONNREFUSED`,
+  ])
   await receiver.listen()
   receiver.mode = 'hang'
   expect((await traces(port)).status).toBe(202)
@@ -145,7 +156,9 @@ test('the queue is bounded by bytes and loses the oldest first', async () => {
   for (let n = 1; n <= 4; n++) await traces(port, body(n))
   expect(await health(port)).toMatchObject({ overflowed: 2, queue: { items: 2 } })
   receiver.mode = 'ok'
-  await eventually(() => expect(new Set(receiver.requests.map((got) => (JSON.parse(got.body.toString()) as { n: number }).n))).toEqual(new Set([0, 3, 4])))
+  await eventually(() =>
+    expect(new Set(receiver.requests.map((got) => (JSON.parse(got.body.toString()) as { n: number }).n))).toEqual(new Set([0, 3, 4])),
+  )
 })
 
 test('it is no proxy: CONNECT and absolute URIs are 403, anything but OTLP is 404, 413 or 415, and nothing of it goes out', async () => {
@@ -155,12 +168,24 @@ test('it is no proxy: CONNECT and absolute URIs are 403, anything but OTLP is 40
   expect(await raw(port, `CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`)).toMatch(/^HTTP\/1.1 403 /)
   expect((await send(port, 'POST', `http://${target}/v1/traces`, BODY)).status).toBe(403)
   expect((await send(port, 'GET', `http://${target}/`)).status).toBe(403)
-  for (const [method, path] of [['GET', '/'], ['GET', '/v1/traces'], ['POST', '/v1/other'], ['POST', '/healthz'], ['PUT', '/v1/traces'], ['POST', '/v1/traces/../x']] as const) {
+  for (const [method, path] of [
+    ['GET', '/'],
+    ['GET', '/v1/traces'],
+    ['POST', '/v1/other'],
+    ['POST', '/healthz'],
+    ['PUT', '/v1/traces'],
+    ['POST', '/v1/traces/../x'],
+  ] as const) {
     expect((await send(port, method, path)).status, `${method} ${path}`).toBe(404)
   }
   expect((await send(port, 'POST', '/v1/traces', 'x', 'text/plain')).status).toBe(415)
   expect((await traces(port, 'x'.repeat(4_194_305))).status).toBe(413)
-  expect(await raw(port, 'GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'.replace('Upgrade\r\n', 'Upgrade, close\r\n'))).toMatch(/^HTTP\/1.1 404 /)
+  expect(
+    await raw(
+      port,
+      'GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'.replace('Upgrade\r\n', 'Upgrade, close\r\n'),
+    ),
+  ).toMatch(/^HTTP\/1.1 404 /)
   expect(await health(port)).toMatchObject({ received: 0, forwarded: 0, refused: 12 })
   expect(receiver.requests).toHaveLength(0)
 })

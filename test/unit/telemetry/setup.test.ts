@@ -20,7 +20,13 @@ afterEach(async () => {
 })
 
 const start = async (options: Partial<TelemetryOptions> = {}): Promise<Telemetry> => {
-  telemetry = await startTelemetry({ service: 'gateway', instance: 'demo-agentctl-gateway-1', project: 'demo', url: `${receiver.url}/v1/traces`, ...options })
+  telemetry = await startTelemetry({
+    service: 'gateway',
+    instance: 'demo-agentctl-gateway-1',
+    project: 'demo',
+    url: `${receiver.url}/v1/traces`,
+    ...options,
+  })
   return telemetry
 }
 const span = (name = 'x'): Promise<string> => withSpan(name, {}, (traceparent) => Promise.resolve(traceparent))
@@ -34,7 +40,15 @@ test('spans arrive as one tree under the service that made them, with nothing ab
   await start({ version: '0.1.0' })
   await withSpan(SPAN.command('run'), { attributes: { [ATTR.command]: 'run' } }, async (root) => {
     await withSpan(SPAN.send('coder'), { parent: root, kind: 'producer' }, async (sent) => {
-      recordSpan({ name: SPAN.process('coder'), traceparent: newTraceparent(sent), parent: sent, kind: 'consumer', start: 1_000, end: 2_500, attributes: { [ATTR.attempt]: 1 } })
+      recordSpan({
+        name: SPAN.process('coder'),
+        traceparent: newTraceparent(sent),
+        parent: sent,
+        kind: 'consumer',
+        start: 1_000,
+        end: 2_500,
+        attributes: { [ATTR.attempt]: 1 },
+      })
     })
   })
   await telemetry.stop()
@@ -47,9 +61,19 @@ test('spans arrive as one tree under the service that made them, with nothing ab
   expect([root.kind, sent.kind, processed.kind]).toEqual(['internal', 'producer', 'consumer'])
   expect(processed).toMatchObject({ start_ms: 1_000, end_ms: 2_500, attributes: { [ATTR.attempt]: 1 }, error: false })
   expect(Object.keys(root.resource).toSorted()).toEqual([
-    'service.instance.id', 'service.name', 'service.namespace', 'service.version', 'telemetry.sdk.language', 'telemetry.sdk.name', 'telemetry.sdk.version',
+    'service.instance.id',
+    'service.name',
+    'service.namespace',
+    'service.version',
+    'telemetry.sdk.language',
+    'telemetry.sdk.name',
+    'telemetry.sdk.version',
   ])
-  expect(root.resource).toMatchObject({ 'service.name': 'gateway', 'service.namespace': 'demo', 'service.instance.id': 'demo-agentctl-gateway-1' })
+  expect(root.resource).toMatchObject({
+    'service.name': 'gateway',
+    'service.namespace': 'demo',
+    'service.instance.id': 'demo-agentctl-gateway-1',
+  })
 })
 
 test('a span told after the fact has the ids that its children already refer to', async () => {
@@ -85,7 +109,11 @@ test('a failure is ERROR with its type; a secret in its message, code or class g
   await telemetry.stop()
   const spans = receiver.spans()
   expect(spans.filter((each) => each.error).map((each) => [each.attributes['error.type'], each.status_message])).toEqual([
-    ['TypeError', ''], ['AG5001', ''], ['error', ''], ['error', ''], ['timeout', ''],
+    ['TypeError', ''],
+    ['AG5001', ''],
+    ['error', ''],
+    ['error', ''],
+    ['timeout', ''],
   ])
   expect(spans.find((each) => each.name === 'good')?.error).toBe(false)
   expect(receiver.text()).not.toContain(CANARY)
@@ -94,11 +122,22 @@ test('a failure is ERROR with its type; a secret in its message, code or class g
 
 test('what OTEL_* and the command line of this process say stays here', async () => {
   const given: Record<string, string> = {
-    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://127.0.0.1:1/v1/traces',
-    OTEL_EXPORTER_OTLP_HEADERS: `authorization=${CANARY}`, OTEL_EXPORTER_OTLP_TRACES_HEADERS: `x-key=${CANARY}`, OTEL_EXPORTER_OTLP_COMPRESSION: 'gzip',
-    OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc', OTEL_RESOURCE_ATTRIBUTES: `service.name=wrong,leak=${CANARY}`, OTEL_SERVICE_NAME: 'wrong', OTEL_SDK_DISABLED: 'true',
-    OTEL_TRACES_SAMPLER: 'always_off', OTEL_TRACES_EXPORTER: 'none', OTEL_LOGS_EXPORTER: 'otlp', OTEL_METRICS_EXPORTER: 'otlp', OTEL_NODE_RESOURCE_DETECTORS: 'all',
-    OTEL_BSP_SCHEDULE_DELAY: '600000', OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: '0',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://127.0.0.1:1/v1/traces',
+    OTEL_EXPORTER_OTLP_HEADERS: `authorization=${CANARY}`,
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS: `x-key=${CANARY}`,
+    OTEL_EXPORTER_OTLP_COMPRESSION: 'gzip',
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc',
+    OTEL_RESOURCE_ATTRIBUTES: `service.name=wrong,leak=${CANARY}`,
+    OTEL_SERVICE_NAME: 'wrong',
+    OTEL_SDK_DISABLED: 'true',
+    OTEL_TRACES_SAMPLER: 'always_off',
+    OTEL_TRACES_EXPORTER: 'none',
+    OTEL_LOGS_EXPORTER: 'otlp',
+    OTEL_METRICS_EXPORTER: 'otlp',
+    OTEL_NODE_RESOURCE_DETECTORS: 'all',
+    OTEL_BSP_SCHEDULE_DELAY: '600000',
+    OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: '0',
   }
   Object.assign(process.env, given)
   process.argv.push(`--token=${CANARY}`)
@@ -112,7 +151,9 @@ test('what OTEL_* and the command line of this process say stays here', async ()
   }
   expect(receiver.spans()).toMatchObject([{ name: 'x', attributes: { [ATTR.run]: 'run_1' }, resource: { 'service.name': 'gateway' } }])
   expect(receiver.requests.map(({ path }) => path)).toEqual(['/v1/traces'])
-  expect(JSON.stringify(receiver.requests.map(({ headers }) => headers)) + receiver.text()).not.toMatch(new RegExp(`${CANARY}|process\\.|host\\.|wrong`))
+  expect(JSON.stringify(receiver.requests.map(({ headers }) => headers)) + receiver.text()).not.toMatch(
+    new RegExp(`${CANARY}|process\\.|host\\.|wrong`),
+  )
 })
 
 test('a receiver that refuses, hangs or errs costs spans and no time beyond the bound of stop()', async () => {
@@ -154,7 +195,13 @@ test('an export that the timer began just before stop() is waited for', async ()
 })
 
 test('another way out may throw, hang or ignore its signal', async () => {
-  for (const send of [() => Promise.reject(new Error(CANARY)), () => new Promise<void>(() => {}), () => { throw new Error('at once') }]) {
+  for (const send of [
+    () => Promise.reject(new Error(CANARY)),
+    () => new Promise<void>(() => {}),
+    () => {
+      throw new Error('at once')
+    },
+  ]) {
     await start({ url: null, send })
     await span()
     expect(await took(telemetry.stop(500))).toBeLessThan(4_000)
