@@ -34,7 +34,8 @@ export function random(seed: number): () => number {
 const UPPER = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 const DIGITS = '0123456789'
 const BASE62 = `${UPPER}${UPPER.toLowerCase()}${DIGITS}`
-const string = (next: () => number, alphabet: string, length: number): string => Array.from({ length }, () => alphabet[Math.floor(next() * alphabet.length)]).join('')
+const string = (next: () => number, alphabet: string, length: number): string =>
+  Array.from({ length }, () => alphabet[Math.floor(next() * alphabet.length)]).join('')
 
 const MIT = `MIT License\n\nCopyright (c) someone\n\nPermission is hereby granted, free of charge, to any person obtaining a copy
 of this software and associated documentation files (the "Software"), to deal in the Software without restriction.\n
@@ -44,13 +45,17 @@ const BSD3 = `Redistribution and use in source and binary forms, with or without
 modification, are permitted provided that the following conditions are met:\n
 3. Neither the name of the copyright holder nor the names of its contributors may be used to
    endorse or promote products derived from this software without specific prior written permission.\n`
-const APACHE = '                                 Apache License\n                           Version 2.0, January 2004\n                        http://www.apache.org/licenses/\n'
-const GPL3 = '                    GNU GENERAL PUBLIC LICENSE\n                       Version 3, 29 June 2007\n\n The GNU Affero General Public License and the GNU Lesser General Public License are others.\n'
-const ISC = 'ISC License\n\nPermission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby\ngranted, provided that the above copyright notice and this permission notice appear in all copies.\n'
-const MPL = 'Mozilla Public License Version 2.0\n==================================\n\n1.12. "Secondary License" means either the GNU General Public License, Version 2.0, or later.\n'
+const APACHE =
+  '                                 Apache License\n                           Version 2.0, January 2004\n                        http://www.apache.org/licenses/\n'
+const GPL3 =
+  '                    GNU GENERAL PUBLIC LICENSE\n                       Version 3, 29 June 2007\n\n The GNU Affero General Public License and the GNU Lesser General Public License are others.\n'
+const ISC =
+  'ISC License\n\nPermission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby\ngranted, provided that the above copyright notice and this permission notice appear in all copies.\n'
+const MPL =
+  'Mozilla Public License Version 2.0\n==================================\n\n1.12. "Secondary License" means either the GNU General Public License, Version 2.0, or later.\n'
 
 const LICENCE_FILES: Readonly<Record<string, string>> = {
-  'LICENSE': MIT,
+  LICENSE: MIT,
   'packages/bsd/LICENSE.md': BSD3,
   'packages/apache/LICENSE-APACHE': APACHE,
   'packages/gpl/COPYING': GPL3,
@@ -64,7 +69,8 @@ const LICENCE_FILES: Readonly<Record<string, string>> = {
   'src/lgpl.c': '/* SPDX-License-Identifier: LGPL-2.1-or-later */\nint one(void) { return 1; }\n',
   'src/zlib.rs': '// SPDX-License-Identifier: Zlib\nfn main() {}\n',
   'src/eupl.py': '#!/usr/bin/env python3\n# SPDX-License-Identifier: EUPL-1.2\nprint("hello")\n',
-  'src/mention.ts': "// Only talks about it: a line such as SPDX-License-Identifier: AGPL-3.0 in the middle.\nexport const key = 'SPDX-License-Identifier: WTFPL'\n",
+  'src/mention.ts':
+    "// Only talks about it: a line such as SPDX-License-Identifier: AGPL-3.0 in the middle.\nexport const key = 'SPDX-License-Identifier: WTFPL'\n",
 }
 const LICENCES: Planted['licences'] = {
   'Apache-2.0': { texts: 1, manifests: 1, headers: 0 },
@@ -73,11 +79,11 @@ const LICENCES: Planted['licences'] = {
   'CC0-1.0': { texts: 0, manifests: 1, headers: 0 },
   'EUPL-1.2': { texts: 0, manifests: 0, headers: 1 },
   'GPL-3.0': { texts: 1, manifests: 0, headers: 0 },
-  'ISC': { texts: 1, manifests: 1, headers: 0 },
+  ISC: { texts: 1, manifests: 1, headers: 0 },
   'LGPL-2.1-or-later': { texts: 0, manifests: 0, headers: 1 },
-  'MIT': { texts: 1, manifests: 2, headers: 0 },
+  MIT: { texts: 1, manifests: 2, headers: 0 },
   'MPL-2.0': { texts: 1, manifests: 0, headers: 0 },
-  'Zlib': { texts: 0, manifests: 0, headers: 1 },
+  Zlib: { texts: 0, manifests: 0, headers: 1 },
 }
 
 interface Key {
@@ -97,10 +103,34 @@ function keys(next: () => number): readonly Key[] {
   const begin = ['-----BEGIN', 'RSA PRIVATE', 'KEY-----'].join(' ')
   const named = string(next, BASE62, 40)
   return [
-    { path: 'config/deploy.sh', line: 3, kind: 'aws-access-key-id', value: aws, text: `#!/bin/sh\nset -eu\nexport AWS_ACCESS_KEY_ID=${aws}\n` },
-    { path: 'src/release.ts', line: 2, kind: 'github-token', value: github, text: `export const owner = 'someone'\nconst token = '${github}'\nexport default token\n` },
-    { path: 'docs/notes.md', line: 5, kind: 'slack-token', value: slack, text: `# Notes\n\nThe bot.\n\nIt says hello with \`${slack}\`.\n` },
-    { path: 'certs/server.key', line: 1, kind: 'private-key', value: body, text: `${begin}\n${body}\n${string(next, BASE62, 64)}\n${begin.replace('BEGIN', 'END')}\n` },
+    {
+      path: 'config/deploy.sh',
+      line: 3,
+      kind: 'aws-access-key-id',
+      value: aws,
+      text: `#!/bin/sh\nset -eu\nexport AWS_ACCESS_KEY_ID=${aws}\n`,
+    },
+    {
+      path: 'src/release.ts',
+      line: 2,
+      kind: 'github-token',
+      value: github,
+      text: `export const owner = 'someone'\nconst token = '${github}'\nexport default token\n`,
+    },
+    {
+      path: 'docs/notes.md',
+      line: 5,
+      kind: 'slack-token',
+      value: slack,
+      text: `# Notes\n\nThe bot.\n\nIt says hello with \`${slack}\`.\n`,
+    },
+    {
+      path: 'certs/server.key',
+      line: 1,
+      kind: 'private-key',
+      value: body,
+      text: `${begin}\n${body}\n${string(next, BASE62, 64)}\n${begin.replace('BEGIN', 'END')}\n`,
+    },
     { path: '.env', line: 2, kind: 'random-value', value: named, text: `PORT=8080\nPAYMENT_API_KEY=${named}\nDEBUG=1\n` },
   ]
 }
@@ -135,11 +165,21 @@ export function plant(root: string, options: { readonly modules?: number } = {})
   for (const { path, text } of planted) write(path, text)
   const misses = nearMisses(next)
   for (const [path, text] of Object.entries(misses)) write(path, text)
-  for (let index = 0; index < (options.modules ?? 60); index++) write(`lib/part-${index % 7}/module-${index}.${index % 3 === 0 ? 'py' : 'ts'}`, `${code(next, 20 + Math.floor(next() * 300))}${index % 5 === 0 ? '' : '\n'}`)
+  for (let index = 0; index < (options.modules ?? 60); index++)
+    write(
+      `lib/part-${index % 7}/module-${index}.${index % 3 === 0 ? 'py' : 'ts'}`,
+      `${code(next, 20 + Math.floor(next() * 300))}${index % 5 === 0 ? '' : '\n'}`,
+    )
   // What trees of dependencies are full of.
   write('vendor/bundle.min.js', `${'var a=1;/*TODO*/if(a&&a){a()}'.repeat(60_000)}\n`)
-  write('vendor/image.png', Buffer.concat([Buffer.from('\x89PNG\r\n\0\0'), Buffer.from(Array.from({ length: 5_000 }, () => Math.floor(next() * 256)))]))
-  write('vendor/latin1.txt', Buffer.concat([Buffer.from('caf'), Buffer.from([0xe9]), Buffer.from(' TODO\nna'), Buffer.from([0xef]), Buffer.from('ve\n')]))
+  write(
+    'vendor/image.png',
+    Buffer.concat([Buffer.from('\x89PNG\r\n\0\0'), Buffer.from(Array.from({ length: 5_000 }, () => Math.floor(next() * 256)))]),
+  )
+  write(
+    'vendor/latin1.txt',
+    Buffer.concat([Buffer.from('caf'), Buffer.from([0xe9]), Buffer.from(' TODO\nna'), Buffer.from([0xef]), Buffer.from('ve\n')]),
+  )
   write('vendor/empty.txt', '')
   write('vendor/no-newline.txt', 'one line, FIXME')
   write('vendor/a name with spaces | and `ticks`.txt', 'text\n')

@@ -29,7 +29,11 @@ export interface Analysis {
   readonly summary: Summary
 }
 
-export async function analyse(root: string, part: Pick<Part, 'from' | 'until'>, options: { readonly exclude: readonly string[]; readonly signal?: AbortSignal }): Promise<Analysis> {
+export async function analyse(
+  root: string,
+  part: Pick<Part, 'from' | 'until'>,
+  options: { readonly exclude: readonly string[]; readonly signal?: AbortSignal },
+): Promise<Analysis> {
   const raw = (wire: string | null): RawPath | null => (wire === null ? null : fromWire(wire))
   let summary = EMPTY
   let entries = 0

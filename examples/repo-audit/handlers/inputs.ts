@@ -9,7 +9,8 @@ export const SOURCE = '/source'
 export const REPORTS = '/reports'
 
 export function fields(input: unknown): Fields {
-  if (typeof input !== 'object' || input === null || Array.isArray(input)) throw new Error(`the input must be an object, got ${JSON.stringify(input)}`)
+  if (typeof input !== 'object' || input === null || Array.isArray(input))
+    throw new Error(`the input must be an object, got ${JSON.stringify(input)}`)
   return input as Fields
 }
 
@@ -24,26 +25,35 @@ export interface Tree {
 export function treeOf(input: Fields): Tree {
   const path = folderOf(input['path'] ?? '.')
   const exclude = input['exclude'] ?? []
-  if (!Array.isArray(exclude) || !exclude.every((name) => typeof name === 'string')) throw new Error(`"exclude" must be a list of folder names such as [".git"], got ${JSON.stringify(exclude)}`)
+  if (!Array.isArray(exclude) || !exclude.every((name) => typeof name === 'string'))
+    throw new Error(`"exclude" must be a list of folder names such as [".git"], got ${JSON.stringify(exclude)}`)
   const root = rawBytes(path).toString('utf8')
-  return { path, given: root === '' ? '.' : root, root: root === '' ? SOURCE : `${SOURCE}/${root}`, exclude: [...new Set(exclude as string[])].sort() }
+  return {
+    path,
+    given: root === '' ? '.' : root,
+    root: root === '' ? SOURCE : `${SOURCE}/${root}`,
+    exclude: [...new Set(exclude as string[])].sort(),
+  }
 }
 
 const wire = (value: unknown): value is string | null => value === null || typeof value === 'string'
 export function partOf(input: unknown): Pick<Part, 'index' | 'from' | 'until'> {
   const { index, from, until } = fields(input)
-  if (!Number.isSafeInteger(index) || !wire(from) || !wire(until)) throw new Error('"part" must be {index, from, until} as the lead makes it; null stands for the ends of the walk')
+  if (!Number.isSafeInteger(index) || !wire(from) || !wire(until))
+    throw new Error('"part" must be {index, from, until} as the lead makes it; null stands for the ends of the walk')
   return { index: index as number, from, until }
 }
 
 export function partBytesOf(input: Fields): number {
   const bytes = input['part_bytes'] ?? 262_144
-  if (typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < 1) throw new Error(`"part_bytes" must be a whole number above 0, got ${JSON.stringify(bytes)}`)
+  if (typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < 1)
+    throw new Error(`"part_bytes" must be a whole number above 0, got ${JSON.stringify(bytes)}`)
   return bytes
 }
 
 export function reportNameOf(input: Fields): string {
   const name = input['report'] ?? 'audit'
-  if (typeof name !== 'string' || !/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/.test(name)) throw new Error(`"report" must be a folder name of letters, digits, ".", "_" and "-", got ${JSON.stringify(name)}`)
+  if (typeof name !== 'string' || !/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/.test(name))
+    throw new Error(`"report" must be a folder name of letters, digits, ".", "_" and "-", got ${JSON.stringify(name)}`)
   return name
 }

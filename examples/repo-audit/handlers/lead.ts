@@ -17,7 +17,8 @@ export interface Collected {
 
 function partsOf(tree: Tree, partBytes: number): readonly Part[] {
   const found = statSync(tree.root, { throwIfNoEntry: false })
-  if (!found?.isDirectory()) throw new Error(`"${tree.given}" is no folder of the source tree; fill it with: agentctl cp FOLDER/. intake:/source/NAME`)
+  if (!found?.isDirectory())
+    throw new Error(`"${tree.given}" is no folder of the source tree; fill it with: agentctl cp FOLDER/. intake:/source/NAME`)
   return split(walk(tree.root, { exclude: tree.exclude }), partBytes)
 }
 
@@ -27,14 +28,23 @@ export default async function lead(input: unknown, ctx: Context): Promise<Collec
   const parts = partsOf(tree, partBytesOf(given))
   ctx.progress({ message: `${tree.given}: ${parts.length} parts`, percent: 0 })
   let done = 0
-  const results = await Promise.all(parts.map(async (part) => {
-    // The key names the part: a lead that died and runs again gets the results of the children that it had.
-    const result = await ctx.delegate<PartResult>('analyst', { path: tree.given, exclude: tree.exclude, part }, { key: `part-${part.index}`, type: 'analyse' })
-    done += 1
-    ctx.progress({ message: `part ${part.index + 1} done`, percent: Math.floor((100 * done) / parts.length) })
-    if (result.entries !== part.entries) throw new Error(`the tree changed during the audit: part ${part.index + 1} had ${part.entries} entries and then ${result.entries}; run it again`)
-    return result
-  }))
+  const results = await Promise.all(
+    parts.map(async (part) => {
+      // The key names the part: a lead that died and runs again gets the results of the children that it had.
+      const result = await ctx.delegate<PartResult>(
+        'analyst',
+        { path: tree.given, exclude: tree.exclude, part },
+        { key: `part-${part.index}`, type: 'analyse' },
+      )
+      done += 1
+      ctx.progress({ message: `part ${part.index + 1} done`, percent: Math.floor((100 * done) / parts.length) })
+      if (result.entries !== part.entries)
+        throw new Error(
+          `the tree changed during the audit: part ${part.index + 1} had ${part.entries} entries and then ${result.entries}; run it again`,
+        )
+      return result
+    }),
+  )
   const workers: Record<string, number> = {}
   for (const { worker } of results) workers[worker] = (workers[worker] ?? 0) + 1
   return { path: tree.given, exclude: tree.exclude, summary: results.reduce((sum, result) => merge(sum, result.summary), EMPTY), workers }

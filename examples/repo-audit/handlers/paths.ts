@@ -39,7 +39,11 @@ function escaped(path: RawPath, percent: boolean): string {
 export const toWire = (path: RawPath): string => escaped(path, true)
 export function fromWire(text: string): RawPath {
   const parts = text.split(/(%[0-9A-F]{2})/)
-  return parts.map((part) => (/^%[0-9A-F]{2}$/.test(part) ? String.fromCharCode(Number.parseInt(part.slice(1), 16)) : Buffer.from(part, 'utf8').toString('latin1'))).join('')
+  return parts
+    .map((part) =>
+      /^%[0-9A-F]{2}$/.test(part) ? String.fromCharCode(Number.parseInt(part.slice(1), 16)) : Buffer.from(part, 'utf8').toString('latin1'),
+    )
+    .join('')
 }
 
 /** Most bytes of a path in a report, as JSON: a summary has to fit into a result however long the paths of a tree are. */
@@ -61,7 +65,11 @@ export function shown(path: RawPath): string {
 /** `input` as a folder below the tree: relative, without "..". */
 export function folderOf(input: unknown): RawPath {
   if (typeof input !== 'string') throw new Error(`"path" must be a string such as "." or "packages/core", got ${JSON.stringify(input)}`)
-  const names = Buffer.from(input, 'utf8').toString('latin1').split('/').filter((name) => name !== '' && name !== '.')
-  if (input.startsWith('/') || names.includes('..')) throw new Error(`"path" must stay inside the source tree, got "${input}": give a folder relative to it`)
+  const names = Buffer.from(input, 'utf8')
+    .toString('latin1')
+    .split('/')
+    .filter((name) => name !== '' && name !== '.')
+  if (input.startsWith('/') || names.includes('..'))
+    throw new Error(`"path" must stay inside the source tree, got "${input}": give a folder relative to it`)
   return names.join('/')
 }

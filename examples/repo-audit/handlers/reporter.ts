@@ -21,8 +21,15 @@ function write(folder: string, name: string, content: string): string {
 }
 
 const totalsOf = ({ summary }: Report): Written['totals'] => ({
-  files: summary.files, bytes: summary.bytes, lines: summary.lines, languages: Object.keys(summary.languages).length,
-  licences: Object.keys(summary.licences).length, todo: summary.debt.todo, fixme: summary.debt.fixme, secrets: summary.secrets.count, unreadable: summary.unreadable.count,
+  files: summary.files,
+  bytes: summary.bytes,
+  lines: summary.lines,
+  languages: Object.keys(summary.languages).length,
+  licences: Object.keys(summary.licences).length,
+  todo: summary.debt.todo,
+  fixme: summary.debt.fixme,
+  secrets: summary.secrets.count,
+  unreadable: summary.unreadable.count,
 })
 
 export default async function reporter(input: unknown, ctx: Context): Promise<Written> {
@@ -32,7 +39,10 @@ export default async function reporter(input: unknown, ctx: Context): Promise<Wr
   const content = report(path, exclude, summary)
   const folder = `${REPORTS}/${name}`
   mkdirSync(folder, { recursive: true })
-  const files = { 'report.json': write(folder, 'report.json', renderJson(content)), 'report.md': write(folder, 'report.md', renderMarkdown(content)) }
+  const files = {
+    'report.json': write(folder, 'report.json', renderJson(content)),
+    'report.md': write(folder, 'report.md', renderMarkdown(content)),
+  }
   ctx.progress(`wrote ${folder}/report.md and report.json`)
   return { report: folder, files, totals: totalsOf(content), workers }
 }

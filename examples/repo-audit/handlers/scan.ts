@@ -84,7 +84,8 @@ function look(window: Window, all: Collected, pattern: RegExp | null): void {
   all.todo.add(window)
   all.fixme.add(window)
   const lineAt = lineCounter(window)
-  for (const found of secretsIn(window.text, window.from, window.until)) all.secrets.push({ line: lineAt(found.at), kind: found.kind, redacted: found.redacted })
+  for (const found of secretsIn(window.text, window.from, window.until))
+    all.secrets.push({ line: lineAt(found.at), kind: found.kind, redacted: found.redacted })
   if (pattern !== null) all.branches += matches(pattern, window)
 }
 
@@ -101,7 +102,15 @@ function fill(file: number): Buffer {
 function licencesOf(path: string, head: string): FileFacts['licences'] {
   const tagged = (ids: readonly string[], source: Source): FileFacts['licences'] => ids.map((id) => ({ id, source }))
   if (isLicenceFile(path)) return tagged(licencesInText(head), 'texts')
-  if (path === 'package.json' || path.endsWith('/package.json')) return tagged(licencesInManifest(Buffer.from(head, 'latin1').toString('utf8').replace(/^\ufeff/, '')), 'manifests')
+  if (path === 'package.json' || path.endsWith('/package.json'))
+    return tagged(
+      licencesInManifest(
+        Buffer.from(head, 'latin1')
+          .toString('utf8')
+          .replace(/^\ufeff/, ''),
+      ),
+      'manifests',
+    )
   return tagged(licencesInHeader(head.slice(0, HEADER_BYTES)), 'headers')
 }
 
@@ -116,7 +125,15 @@ function binary(file: number, start: Buffer): FileFacts {
 }
 
 function text(file: number, start: Buffer, path: string): FileFacts {
-  const all: Collected = { bytes: 0, lines: 0, branches: 0, head: start.toString('latin1', 0, DOCUMENT_BYTES), todo: new WordLines('TODO'), fixme: new WordLines('FIXME'), secrets: [] }
+  const all: Collected = {
+    bytes: 0,
+    lines: 0,
+    branches: 0,
+    head: start.toString('latin1', 0, DOCUMENT_BYTES),
+    todo: new WordLines('TODO'),
+    fixme: new WordLines('FIXME'),
+    secrets: [],
+  }
   const language = languageOf(path, /^[^\n]{0,200}/.exec(all.head)?.[0] ?? '')
   const pattern = branchPattern(language)
   let kept = ''
@@ -134,8 +151,15 @@ function text(file: number, start: Buffer, path: string): FileFacts {
   }
   const isMinified = all.bytes > MINIFIED_LINE * (all.lines + 1) || /[.-]min\.\w+$/.test(path)
   return {
-    bytes: all.bytes, lines: all.lines, binary: false, language, licences: licencesOf(path, all.head),
-    todo: all.todo.count, fixme: all.fixme.count, secrets: all.secrets, branches: pattern === null || isMinified ? null : all.branches,
+    bytes: all.bytes,
+    lines: all.lines,
+    binary: false,
+    language,
+    licences: licencesOf(path, all.head),
+    todo: all.todo.count,
+    fixme: all.fixme.count,
+    secrets: all.secrets,
+    branches: pattern === null || isMinified ? null : all.branches,
   }
 }
 

@@ -29,7 +29,8 @@ export function entropy(value: string): number {
   return bits
 }
 
-const PLACEHOLDER = /example|placeholder|change.?me|your|dummy|sample|fake|redacted|insert|replace|secret.?here|not.?a.?real|xxx|\.\.\.|[<>{}$*%]|(.)\1{4}/i
+const PLACEHOLDER =
+  /example|placeholder|change.?me|your|dummy|sample|fake|redacted|insert|replace|secret.?here|not.?a.?real|xxx|\.\.\.|[<>{}$*%]|(.)\1{4}/i
 /** Eight neighbours in a row of "abc…" or "012…", upwards or downwards, as people type who make one up. */
 function isTyped(value: string): boolean {
   let up = 1
@@ -47,7 +48,10 @@ const DOCUMENTED: ReadonlySet<string> = new Set(['3543c50b0cb9cea8', 'ac9265e56c
 const isDocumented = (value: string): boolean => DOCUMENTED.has(createHash('sha256').update(value).digest('hex').slice(0, 16))
 export const isPlaceholder = (value: string): boolean => PLACEHOLDER.test(value) || isTyped(value) || isDocumented(value)
 
-const isRandom = (bits: number) => (value: string): boolean => entropy(value) >= bits
+const isRandom =
+  (bits: number) =>
+  (value: string): boolean =>
+    entropy(value) >= bits
 
 /** A line of base64 follows; `-----BEGIN …-----` alone stands in much code and documentation. */
 const isKeyBody = (body: string): boolean => isRandom(3.8)(/[A-Za-z0-9+/]{40}/.exec(body)?.[0] ?? '')
@@ -64,7 +68,13 @@ const isLiveJwt = (value: string): boolean => {
   const [head = '', body = '', signature = ''] = value.split('.')
   const claims = decoded(body)
   // jwt.io's own examples are about John Doe (and admin: true); they stand in every tutorial.
-  return decoded(head)?.['alg'] !== undefined && claims !== null && !/john doe/i.test(JSON.stringify(claims)) && claims['sub'] !== '1234567890' && entropy(signature) >= 4
+  return (
+    decoded(head)?.['alg'] !== undefined &&
+    claims !== null &&
+    !/john doe/i.test(JSON.stringify(claims)) &&
+    claims['sub'] !== '1234567890' &&
+    entropy(signature) >= 4
+  )
 }
 
 const RULES: readonly Rule[] = [
@@ -72,27 +82,51 @@ const RULES: readonly Rule[] = [
   { kind: 'github-token', pattern: /gh[pousr]_[A-Za-z0-9]{36,251}(?![A-Za-z0-9])/y, mark: 4, accepts: isRandom(3.5) },
   { kind: 'github-token', pattern: /github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}(?![A-Za-z0-9])/y, mark: 11, accepts: isRandom(3.5) },
   { kind: 'gitlab-token', pattern: /glpat-[A-Za-z0-9_-]{20,64}(?![A-Za-z0-9_-])/y, mark: 6, accepts: isRandom(3.5) },
-  { kind: 'slack-token', pattern: /xox[abeoprs]-(?:\d{1,2}-)?\d{9,14}-[A-Za-z0-9-]{10,200}(?![A-Za-z0-9-])/y, mark: 5, accepts: isRandom(3.2) },
-  { kind: 'slack-webhook', pattern: /hooks\.slack\.com\/services\/(T[A-Z0-9]{7,12}\/B[A-Z0-9]{7,12}\/[A-Za-z0-9]{20,32})(?![A-Za-z0-9])/y, mark: 0, accepts: isRandom(3.5) },
+  {
+    kind: 'slack-token',
+    pattern: /xox[abeoprs]-(?:\d{1,2}-)?\d{9,14}-[A-Za-z0-9-]{10,200}(?![A-Za-z0-9-])/y,
+    mark: 5,
+    accepts: isRandom(3.2),
+  },
+  {
+    kind: 'slack-webhook',
+    pattern: /hooks\.slack\.com\/services\/(T[A-Z0-9]{7,12}\/B[A-Z0-9]{7,12}\/[A-Za-z0-9]{20,32})(?![A-Za-z0-9])/y,
+    mark: 0,
+    accepts: isRandom(3.5),
+  },
   { kind: 'stripe-key', pattern: /[rs]k_(?:live|prod)_[A-Za-z0-9]{16,248}(?![A-Za-z0-9])/y, mark: 8, accepts: isRandom(3.5) },
   { kind: 'google-api-key', pattern: /AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])/y, mark: 4, accepts: isRandom(3.5) },
   { kind: 'npm-token', pattern: /npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])/y, mark: 4, accepts: isRandom(3.5) },
   { kind: 'anthropic-key', pattern: /sk-ant-[a-z0-9]{2,12}-[A-Za-z0-9_-]{32,200}(?![A-Za-z0-9_-])/y, mark: 7, accepts: isRandom(3.8) },
-  { kind: 'openai-key', pattern: /sk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{16,120}T3BlbkFJ[A-Za-z0-9_-]{16,120}(?![A-Za-z0-9_-])/y, mark: 3, accepts: isRandom(3.8) },
+  {
+    kind: 'openai-key',
+    pattern: /sk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{16,120}T3BlbkFJ[A-Za-z0-9_-]{16,120}(?![A-Za-z0-9_-])/y,
+    mark: 3,
+    accepts: isRandom(3.8),
+  },
   { kind: 'openai-key', pattern: /sk-(?:proj-|svcacct-|admin-)[A-Za-z0-9_-]{40,200}(?![A-Za-z0-9_-])/y, mark: 3, accepts: isRandom(4.2) },
   { kind: 'sendgrid-key', pattern: /SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64}(?![A-Za-z0-9_-])/y, mark: 3, accepts: isRandom(4) },
   { kind: 'azure-storage-key', pattern: /AccountKey=([A-Za-z0-9+/]{86}==)/y, mark: 0, accepts: isRandom(4.5) },
   { kind: 'private-key', pattern: /-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----([\s\S]{40,400})/y, mark: 0, accepts: isKeyBody },
   { kind: 'jwt', pattern: /eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{20,600}/y, mark: 3, accepts: isLiveJwt },
-  { kind: 'password-in-url', pattern: /:\/\/[^\s:@/?#"'`<>(){}$]{1,64}:([^\s:@/"'`<>(){}$\\]{8,128})@(?!(?:[\w-]+\.)*(?:example(?:\.\w+)?|test|invalid|localhost)\b)[A-Za-z0-9[]/y, mark: 0, accepts: (value) => /\d/.test(value) && /[a-z]/i.test(value) && !/pass|secret|token|user/i.test(value) && entropy(value) >= 3 },
+  {
+    kind: 'password-in-url',
+    pattern:
+      /:\/\/[^\s:@/?#"'`<>(){}$]{1,64}:([^\s:@/"'`<>(){}$\\]{8,128})@(?!(?:[\w-]+\.)*(?:example(?:\.\w+)?|test|invalid|localhost)\b)[A-Za-z0-9[]/y,
+    mark: 0,
+    accepts: (value) => /\d/.test(value) && /[a-z]/i.test(value) && !/pass|secret|token|user/i.test(value) && entropy(value) >= 3,
+  },
 ]
 /** One pass over the text finds where any rule may begin. */
-const BEGINS = /A(?:KIA|SIA|BIA|CCA)[A-Z0-9]|AIza|AccountKey=|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|[rs]k_(?:live|prod)_|npm_|sk-[a-zA-Z0-9]|SG\.[\w-]|-----BEGIN [A-Z]|eyJ[A-Za-z0-9]|:\/\/[^\s:@/]{1,64}:/g
+const BEGINS =
+  /A(?:KIA|SIA|BIA|CCA)[A-Z0-9]|AIza|AccountKey=|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|[rs]k_(?:live|prod)_|npm_|sk-[a-zA-Z0-9]|SG\.[\w-]|-----BEGIN [A-Z]|eyJ[A-Za-z0-9]|:\/\/[^\s:@/]{1,64}:/g
 const WORD = /[A-Za-z0-9_]/
 
-const ASSIGNMENT = /(?:secret|passw(?:or)?d|passphrase|token|api[-_]?key|access[-_]?key|auth[-_]?key|encryption[-_]?key|signing[-_]?key|private[-_]?key|credential)([\w.-]{0,32})["']?\]?[ \t]{0,8}(?::[ \t]?(?:string|str|String|&str)[ \t]?=|:=|=>|[:=])[ \t]{0,8}(?:(["'`])([^"'`\r\n\\]{16,256})\2|([A-Za-z0-9+/_.~=-]{16,256})(?=[ \t\r\n]|$))/gi
+const ASSIGNMENT =
+  /(?:secret|passw(?:or)?d|passphrase|token|api[-_]?key|access[-_]?key|auth[-_]?key|encryption[-_]?key|signing[-_]?key|private[-_]?key|credential)([\w.-]{0,32})["']?\]?[ \t]{0,8}(?::[ \t]?(?:string|str|String|&str)[ \t]?=|:=|=>|[:=])[ \t]{0,8}(?:(["'`])([^"'`\r\n\\]{16,256})\2|([A-Za-z0-9+/_.~=-]{16,256})(?=[ \t\r\n]|$))/gi
 /** A name that says hash, public, id … promises no secret, whatever else is in it. */
-const HARMLESS_NAME = /hash|sha\d|md5|digest|checksum|integrity|fingerprint|public|revision|version|[-_.]id$|Id$|type|name|path|file|url|uri|regex|pattern|header|length/i
+const HARMLESS_NAME =
+  /hash|sha\d|md5|digest|checksum|integrity|fingerprint|public|revision|version|[-_.]id$|Id$|type|name|path|file|url|uri|regex|pattern|header|length/i
 const HARMLESS_VALUE = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-|sha\d{3}-|https?:|\/|\.)/i
 
 /** Changes between lower case, upper case and digits: random text changes at more than half of its characters, camelCase at fewer. */
@@ -124,7 +158,11 @@ function byFormat(text: string, from: number, until: number): Found[] {
         const value = match[1] ?? match[0]
         const at = rule.kind === 'private-key' ? hit.index : hit.index + match[0].indexOf(value)
         if ((rule.kind !== 'private-key' && rule.kind !== 'jwt' && isPlaceholder(value)) || rule.accepts?.(value) === false) continue
-        found.push({ at, kind: rule.kind, redacted: rule.kind === 'private-key' ? '-----BEGIN ****** PRIVATE KEY-----' : redact(value, rule.mark) })
+        found.push({
+          at,
+          kind: rule.kind,
+          redacted: rule.kind === 'private-key' ? '-----BEGIN ****** PRIVATE KEY-----' : redact(value, rule.mark),
+        })
         BEGINS.lastIndex = hit.index + match[0].length
         break
       }

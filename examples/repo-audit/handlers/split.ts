@@ -57,6 +57,12 @@ export function split(entries: Iterable<Entry>, target: number): readonly Part[]
   const list = joined([...pieces(entries, target)])
   return list.map((piece, index) => {
     const next = list[index + 1]
-    return { index, from: piece.from === null ? null : toWire(piece.from), until: next === undefined ? null : toWire(next.from ?? ''), entries: piece.entries, bytes: piece.bytes }
+    return {
+      index,
+      from: piece.from === null ? null : toWire(piece.from),
+      until: next === undefined ? null : toWire(next.from ?? ''),
+      entries: piece.entries,
+      bytes: piece.bytes,
+    }
   })
 }

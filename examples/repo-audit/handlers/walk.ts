@@ -22,7 +22,8 @@ interface Walk {
   readonly until: string | null
 }
 
-const path = (root: string, relative: RawPath): Buffer => (relative === '' ? Buffer.from(root) : Buffer.concat([Buffer.from(`${root}/`), rawBytes(relative)]))
+const path = (root: string, relative: RawPath): Buffer =>
+  relative === '' ? Buffer.from(root) : Buffer.concat([Buffer.from(`${root}/`), rawBytes(relative)])
 
 function names(root: string, folder: RawPath): string[] | null {
   try {
@@ -67,5 +68,8 @@ function* folder(walk: Walk, relative: RawPath): Generator<Entry> {
 export function walk(root: string, options: { readonly exclude?: readonly string[]; readonly range?: Range } = {}): Generator<Entry> {
   const range = options.range ?? WHOLE
   const exclude = new Set((options.exclude ?? []).map((name) => Buffer.from(name, 'utf8').toString('latin1')))
-  return folder({ root, exclude, from: range.from === null ? null : walkKey(range.from), until: range.until === null ? null : walkKey(range.until) }, '')
+  return folder(
+    { root, exclude, from: range.from === null ? null : walkKey(range.from), until: range.until === null ? null : walkKey(range.until) },
+    '',
+  )
 }

@@ -10,7 +10,12 @@ const HANDLERS = resolve(import.meta.dirname, '../../../examples/repo-audit/hand
 
 /** Independent tools of the system, in the folder; the last line of what they say. */
 const tool = (folder: string, script: string): number =>
-  Number(execFileSync('sh', ['-c', script], { cwd: folder, encoding: 'utf8', env: { ...process.env, LC_ALL: 'C' } }).trim().split('\n').at(-1))
+  Number(
+    execFileSync('sh', ['-c', script], { cwd: folder, encoding: 'utf8', env: { ...process.env, LC_ALL: 'C' } })
+      .trim()
+      .split('\n')
+      .at(-1),
+  )
 
 const COUNT = (word: string): string => `find . -type f -exec grep -I -c ${word} {} + | awk -F: '{sum += $NF} END {print sum + 0}'`
 
@@ -18,7 +23,9 @@ test('every planted licence is found, in the place where it stands, and no other
   const root = temporaryFolder()
   const planted = plant(root)
   const { summary } = await audit(root)
-  const found = Object.fromEntries(Object.entries(summary.licences).map(([id, { texts, manifests, headers }]) => [id, { texts, manifests, headers }]))
+  const found = Object.fromEntries(
+    Object.entries(summary.licences).map(([id, { texts, manifests, headers }]) => [id, { texts, manifests, headers }]),
+  )
   expect(found).toEqual(planted.licences)
 })
 
@@ -111,7 +118,9 @@ test('what cannot be read is counted and named', () => {
     console.log(JSON.stringify((await analyse(${JSON.stringify(tree)}, { from: null, until: null }, { exclude: [] })).summary))`
   writeFileSync(join(root, 'run.mjs'), script, { mode: 0o644 })
   const nobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
-  const summary: { files: number; debt: { todo: number }; unreadable: unknown } = JSON.parse(execFileSync(process.execPath, [join(root, 'run.mjs')], { encoding: 'utf8', cwd: root, ...nobody }))
+  const summary: { files: number; debt: { todo: number }; unreadable: unknown } = JSON.parse(
+    execFileSync(process.execPath, [join(root, 'run.mjs')], { encoding: 'utf8', cwd: root, ...nobody }),
+  )
   execFileSync('chmod', ['-R', 'u+rwX', tree])
   expect(summary.unreadable).toEqual({ count: 2, paths: ['closed', 'secret.ts'] })
   expect(summary.files).toBe(2)

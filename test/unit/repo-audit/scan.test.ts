@@ -13,7 +13,11 @@ const scan = (root: string, name: string, content: string | Buffer): ReturnType<
 }
 const token = (seed: number): string => {
   const next = random(seed)
-  return ['gh', 'p_', Array.from({ length: 36 }, () => 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'[Math.floor(next() * 62)]).join('')].join('')
+  return [
+    'gh',
+    'p_',
+    Array.from({ length: 36 }, () => 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'[Math.floor(next() * 62)]).join(''),
+  ].join('')
 }
 
 test('a key is found once, at its line, wherever the edge of a window cuts it', () => {
@@ -21,7 +25,11 @@ test('a key is found once, at its line, wherever the edge of a window cuts it', 
   for (const edge of [-8_192, 0, 8_192]) {
     for (const shift of [-41, -40, -20, -4, -1, 0, 1]) {
       const before = `a\n${'x = 1\n'.repeat(10)}`
-      const facts = scan(root, 'big.ts', `${before}${'y'.repeat(WINDOW_BYTES + edge + shift - before.length - 1)} ${token(7)} TODO ${'z '.repeat(20_000)}\nTODO\n`)
+      const facts = scan(
+        root,
+        'big.ts',
+        `${before}${'y'.repeat(WINDOW_BYTES + edge + shift - before.length - 1)} ${token(7)} TODO ${'z '.repeat(20_000)}\nTODO\n`,
+      )
       expect(facts.secrets.map(({ line, kind }) => ({ line, kind }))).toEqual([{ line: 12, kind: 'github-token' }])
       expect(facts.todo).toBe(2)
     }
@@ -31,12 +39,16 @@ test('a key is found once, at its line, wherever the edge of a window cuts it', 
 test('lines with a word are counted like grep -c, also in lines of many megabytes', () => {
   const root = temporaryFolder()
   const word = fc.constantFrom('TODO', 'FIXME', '\n', 'x'.repeat(400_000), ' ')
-  fc.assert(fc.property(fc.array(word, { maxLength: 25 }), (words) => {
-    const facts = scan(root, 'words.txt', words.join(''))
-    const counted = (name: string): number => Number(execFileSync('sh', ['-c', `grep -c ${name} words.txt || true`], { cwd: root, encoding: 'utf8' }))
-    expect([facts.todo, facts.fixme]).toEqual([counted('TODO'), counted('FIXME')])
-    expect([facts.lines, facts.bytes]).toEqual([words.filter((one) => one === '\n').length, words.join('').length])
-  }), { numRuns: 25 })
+  fc.assert(
+    fc.property(fc.array(word, { maxLength: 25 }), (words) => {
+      const facts = scan(root, 'words.txt', words.join(''))
+      const counted = (name: string): number =>
+        Number(execFileSync('sh', ['-c', `grep -c ${name} words.txt || true`], { cwd: root, encoding: 'utf8' }))
+      expect([facts.todo, facts.fixme]).toEqual([counted('TODO'), counted('FIXME')])
+      expect([facts.lines, facts.bytes]).toEqual([words.filter((one) => one === '\n').length, words.join('').length])
+    }),
+    { numRuns: 25 },
+  )
 })
 
 test('binary files, bytes that are no UTF-8 and files without a last newline are counted as wc counts them', () => {

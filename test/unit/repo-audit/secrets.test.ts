@@ -6,7 +6,8 @@ import { random } from '../../support/plant.ts'
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 const BASE62 = `${LETTERS}${LETTERS.toLowerCase()}0123456789`
 const next = random(42)
-const pick = (alphabet: string, length: number): string => Array.from({ length }, () => alphabet[Math.floor(next() * alphabet.length)]).join('')
+const pick = (alphabet: string, length: number): string =>
+  Array.from({ length }, () => alphabet[Math.floor(next() * alphabet.length)]).join('')
 const kinds = (text: string): string[] => secretsIn(text).map(({ kind }) => kind)
 const base64url = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url')
 
@@ -39,7 +40,10 @@ test.each(FOUND)('%s is found, and its value is not shown', (kind, text) => {
 const MISSED: readonly (readonly [string, string])[] = [
   ['a documented key', `${'AK'}IAIOSFODNN7EXAMPLE`],
   ['a documented token without a mark', `${'gh'}p_16C7e42F292c6912E7710c838347Ae178B4a`],
-  ['a documented token of jwt.io', [base64url({ alg: 'HS256', typ: 'JWT' }), base64url({ sub: '1234567890', name: 'John Doe' }), pick(BASE62, 43)].join('.')],
+  [
+    'a documented token of jwt.io',
+    [base64url({ alg: 'HS256', typ: 'JWT' }), base64url({ sub: '1234567890', name: 'John Doe' }), pick(BASE62, 43)].join('.'),
+  ],
   ['a placeholder', `${'sk_'}live_your_key_goes_here_1234`],
   ['a run of x', `${'gh'}p_${'x'.repeat(36)}`],
   ['a typed row', `${'gh'}p_abcdefghijklmnopqrstuvwxyz0123456789`],
@@ -51,7 +55,10 @@ const MISSED: readonly (readonly [string, string])[] = [
   ['a variable', 'password: process.env.DATABASE_PASSWORD_V2_2024'],
   ['an interpolation', 'password = "${DATABASE_PASSWORD_22}"'],
   ['an identifier', "const token = 'getAccessTokenForUserNumber22'"],
-  ['the header of a key without a body', `if (text.startsWith('-----BEGIN ${'PRIVATE'} KEY-----')) return readTheKeyFromTheTextThatFollows(text)`],
+  [
+    'the header of a key without a body',
+    `if (text.startsWith('-----BEGIN ${'PRIVATE'} KEY-----')) return readTheKeyFromTheTextThatFollows(text)`,
+  ],
   ['a part of base64', `data:font/woff;base64,${pick(BASE62, 30)}${'AK'}IA${pick(LETTERS, 16)}${pick(BASE62, 30)}`],
   ['a user and a word in a URL', 'postgres://user:password1@localhost:5432/db and https://me:hunter22@example.com'],
 ]

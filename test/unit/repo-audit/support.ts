@@ -14,7 +14,10 @@ export function temporaryFolder(): string {
   return folder
 }
 
-export async function audit(root: string, options: { partBytes?: number; exclude?: readonly string[] } = {}): Promise<{ summary: Summary; parts: number; entries: number }> {
+export async function audit(
+  root: string,
+  options: { partBytes?: number; exclude?: readonly string[] } = {},
+): Promise<{ summary: Summary; parts: number; entries: number }> {
   const exclude = options.exclude ?? []
   const parts = split(walk(root, { exclude }), options.partBytes ?? 262_144)
   let summary = EMPTY

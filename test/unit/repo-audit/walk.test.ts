@@ -17,17 +17,23 @@ test('the parts of a walk, walked one by one, are the walk', () => {
   execFileSync('sh', ['-c', 'mkdir -p a/b "a b" a-b a.b; touch a/z a/b/y "a b/x" a-b/w a.b/v a0'], { cwd: root })
   const whole = [...walk(root)].map(({ path }) => path)
   expect(whole.length).toBe(Number(execFileSync('sh', ['-c', 'find . ! -type d | wc -l'], { cwd: root, encoding: 'utf8' })))
-  fc.assert(fc.property(fc.integer({ min: 1, max: 2_000_000 }), (target) => {
-    const parts = split(walk(root), target)
-    expect(parts.length).toBeLessThanOrEqual(MAX_PARTS)
-    const pieces = parts.map((part) => [...walk(root, { range: { from: raw(part.from), until: raw(part.until) } })].map(({ path }) => path))
-    expect(pieces.map((piece) => piece.length)).toEqual(parts.map((part) => part.entries))
-    expect(pieces.flat()).toEqual(whole)
-  }), { numRuns: 25 })
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 2_000_000 }), (target) => {
+      const parts = split(walk(root), target)
+      expect(parts.length).toBeLessThanOrEqual(MAX_PARTS)
+      const pieces = parts.map((part) =>
+        [...walk(root, { range: { from: raw(part.from), until: raw(part.until) } })].map(({ path }) => path),
+      )
+      expect(pieces.map((piece) => piece.length)).toEqual(parts.map((part) => part.entries))
+      expect(pieces.flat()).toEqual(whole)
+    }),
+    { numRuns: 25 },
+  )
 })
 
 function* huge(): Generator<Entry> {
-  for (let index = 0; index < 200_000; index++) yield { path: `${'deep/'.repeat(40)}${String(index).padStart(6, '0')}`, kind: 'file', size: index % 1000 === 0 ? 5_000_000 : 700 }
+  for (let index = 0; index < 200_000; index++)
+    yield { path: `${'deep/'.repeat(40)}${String(index).padStart(6, '0')}`, kind: 'file', size: index % 1000 === 0 ? 5_000_000 : 700 }
 }
 
 test('a huge tree has a bounded number of parts, about equally heavy', () => {
@@ -43,10 +49,12 @@ test('an empty tree has one empty part', () => {
 })
 
 test('every name comes back from its form for JSON', () => {
-  fc.assert(fc.property(fc.array(fc.integer({ min: 1, max: 255 }), { minLength: 1 }), (bytes) => {
-    const path = Buffer.from(bytes).toString('latin1')
-    expect(fromWire(JSON.parse(JSON.stringify(toWire(path))))).toBe(path)
-  }))
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 1, max: 255 }), { minLength: 1 }), (bytes) => {
+      const path = Buffer.from(bytes).toString('latin1')
+      expect(fromWire(JSON.parse(JSON.stringify(toWire(path))))).toBe(path)
+    }),
+  )
   expect(toWire(Buffer.from('größe/ü.ts').toString('latin1'))).toBe('größe/ü.ts')
 })
 
