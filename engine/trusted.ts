@@ -114,6 +114,8 @@ const egress = (facts: TrustedFacts): ContainerSpec => ({
   healthcheck: { ...CHECK, test: httpCheck('/healthz', 'TCP:127.0.0.1:4318') },
   endpoints: [address(facts, 'control', HOST.egress), { network: networkName(facts.project, 'outside'), address: null }],
   dns: [],
+  // A collector on the user's own machine has a name: localhost would be this container.
+  extra_hosts: { 'host.docker.internal': 'host-gateway' },
   volumes: [stateVolume(facts, true)],
 })
 
