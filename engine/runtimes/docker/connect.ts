@@ -5,7 +5,7 @@ import { AgentctlError } from '../../errors.ts'
 import type { ContainerRuntime } from '../../ports.ts'
 import { openConnection, type Connection } from './connection.ts'
 import { describeAddress, type EngineAddress, engineAddresses } from './discovery.ts'
-import { toAgentctlError } from './failure.ts'
+import { EngineTimeout, toAgentctlError } from './failure.ts'
 import { fields, list, text } from './fields.ts'
 import { dockerRuntime, type Engine } from './runtime.ts'
 
@@ -70,7 +70,7 @@ async function readEngine(connection: Connection, signal: AbortSignal | undefine
 function noEngine(failures: readonly { readonly address: EngineAddress; readonly error: AgentctlError }[]): AgentctlError {
   const [first] = failures
   // An engine that is there but closed to us, or too old, says more than the sockets that do not exist.
-  const telling = failures.find(({ error }) => error.code !== 'AG4001')
+  const telling = failures.find(({ error }) => error.code !== 'AG4001' && !(error.cause instanceof EngineTimeout))
   if (telling !== undefined) return telling.error
   if (failures.length === 1 && first !== undefined && first.address.source !== 'default') {
     return new AgentctlError('AG4001', `No container engine answers at ${describeAddress(first.address)} (from ${first.address.source})`, {
@@ -86,7 +86,7 @@ function noEngine(failures: readonly { readonly address: EngineAddress; readonly
 
 function tried({ address, error }: { readonly address: EngineAddress; readonly error: AgentctlError }): string {
   const { cause } = error
-  const why = cause instanceof Error && 'code' in cause ? String(cause.code) : error.message
+  const why = cause instanceof EngineTimeout ? cause.message : cause instanceof Error && 'code' in cause ? String(cause.code) : error.message
   return `${describeAddress(address)} (${why})`
 }
 

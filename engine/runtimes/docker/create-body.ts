@@ -37,7 +37,8 @@ function healthBody(check: NonNullable<ContainerSpec['healthcheck']>): Body {
     Test: check.test,
     Interval: check.interval_ms * NS_PER_MS,
     Timeout: check.timeout_ms * NS_PER_MS,
-    StartPeriod: check.start_period_ms * NS_PER_MS,
+    // Zero would be the image's own, of another check; a millisecond is the least.
+    StartPeriod: Math.max(check.start_period_ms, 1) * NS_PER_MS,
     Retries: check.retries,
   }
 }
