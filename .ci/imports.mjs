@@ -20,7 +20,7 @@ export const modules = Object.entries(table.modules).map(([name, row]) => ({
 export const packages = [...new Set(modules.flatMap((module) => module.packages))].sort((a, b) => (a < b ? -1 : 1))
 
 /** Families of which only the named members may be used. */
-export const families = ['@opentelemetry', '@bull-board']
+export const families = ['@opentelemetry']
 
 export const moduleOf = (file) => modules.findLast((module) => contains(module, file))
 

@@ -147,7 +147,7 @@ test('npm ci runs when node_modules is missing or not what the lockfile says, an
   using machine = await new FakeMachine().running()
   machine.write('checkout/package-lock.json', JSON.stringify({ packages: { '': {}, 'node_modules/a': { version: '1.0.0' } } }))
   const first = await machine.setup()
-  expect(first.calls).toEqual(['npm ci --ignore-scripts --include=dev --include=optional --no-audit --no-fund'])
+  expect(first.calls).toEqual(['npm ci --ignore-scripts --include=dev --include=optional --no-audit --no-fund --loglevel=error'])
   machine.write('checkout/node_modules/a/package.json', '{}')
   expect((await machine.setup()).calls).toHaveLength(1)
   machine.write('checkout/package-lock.json', JSON.stringify({ packages: { '': {}, 'node_modules/a': { version: '1.0.1' } } }))
