@@ -8,7 +8,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { number, type Report, size } from './handlers/render.ts'
 import type { Written } from './handlers/reporter.ts'
@@ -155,8 +155,9 @@ function summarise(name: string, written: Written): string {
   ].join('\n')
 }
 
-async function audit(cwd: string, source: string, name: string): Promise<Written> {
-  await agentctl(['-p', project, 'cp', source, `intake:/source/${name}`], { cwd })
+async function audit(cwd: string, folder: string): Promise<Written> {
+  const name = basename(folder)
+  await agentctl(['-p', project, 'cp', folder, 'intake:/source'], { cwd })
   return writtenOf(
     await agentctl(['-p', project, 'run', 'audit', '--input', `path=${name}`, '--input', `report=${name}`, '--format', 'json'], {
       cwd,
@@ -177,11 +178,11 @@ async function main(folder: string): Promise<void> {
   stage(ROOT, own, new Set(['.git', 'node_modules', 'dist', 'coverage', 'audit-report']))
   say(`An orchestrator, three analysts and a reporter, each in a container without network, as project "${project}".`)
   await agentctl(['-p', project, 'up', '-d'], { cwd, timeoutMs: UP_TIMEOUT_MS })
-  const reports = { project: await audit(cwd, own, 'project'), node_modules: await audit(cwd, join(ROOT, 'node_modules'), 'node_modules') }
+  const reports = { project: await audit(cwd, own), node_modules: await audit(cwd, join(ROOT, 'node_modules')) }
   mkdirSync(out, { recursive: true })
   for (const [name] of Object.entries(reports)) {
     rmSync(join(out, name), { recursive: true, force: true })
-    await agentctl(['-p', project, 'cp', `reporter:/reports/${name}`, join(out, name)], { cwd })
+    await agentctl(['-p', project, 'cp', `reporter:/reports/${name}`, out], { cwd })
   }
   for (const [name, written] of Object.entries(reports)) say(`\n${summarise(name, written)}`)
   say(`\nReports: ${join(out, '{project,node_modules}/report.{md,json}')}`)

@@ -34,7 +34,7 @@ const writtenOf = (view: RunView): Written => (view.result as unknown as { repor
 const INPUTS = ['--input', 'path=tree', '--input', `part_bytes=${PART_BYTES}`]
 
 async function fetched(name: string): Promise<{ json: string; markdown: string }> {
-  await agentctl('cp', `reporter:/reports/${name}`, join(folder, name))
+  await agentctl('cp', `reporter:/reports/${name}`, folder)
   return { json: readFileSync(join(folder, name, 'report.json'), 'utf8'), markdown: readFileSync(join(folder, name, 'report.md'), 'utf8') }
 }
 
@@ -52,7 +52,7 @@ beforeAll(async () => {
   // A checkout under umask 077 is its owner's alone.
   execFileSync('chmod', ['-R', 'go=', tree])
   await agentctl('up', '-d')
-  await agentctl('cp', tree, 'intake:/source/tree')
+  await agentctl('cp', tree, 'intake:/source')
 }, 600_000)
 
 afterAll(async () => {

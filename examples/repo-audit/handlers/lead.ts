@@ -18,7 +18,7 @@ export interface Collected {
 function partsOf(tree: Tree, partBytes: number): readonly Part[] {
   const found = statSync(tree.root, { throwIfNoEntry: false })
   if (!found?.isDirectory())
-    throw new Error(`"${tree.given}" is no folder of the source tree; fill it with: agentctl cp FOLDER/. intake:/source/NAME`)
+    throw new Error(`"${tree.given}" is no folder of the source tree; fill it with: agentctl cp FOLDER intake:/source`)
   return split(walk(tree.root, { exclude: tree.exclude }), partBytes)
 }
 
