@@ -1,0 +1,88 @@
+/** Words of the help, apart from the flags. */
+export interface HelpText {
+  readonly summary: string
+  readonly detail?: string
+  readonly examples: readonly string[]
+}
+
+export const ROOT_HELP = `
+Examples:
+  $ agentctl init && agentctl up -d
+  $ agentctl task worker '{"command": "uname -a"}'
+  $ agentctl run audit --input path=.
+  $ agentctl ps
+
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 up but not healthy or partial, 130 interrupted.
+Run 'agentctl VERB --help' for more on a verb.`
+
+export const HELP: { readonly [verb: string]: HelpText } = {
+  init: {
+    summary: 'Write a commented starter project',
+    detail: 'Writes agents.yaml and a handler; refuses to overwrite anything.',
+    examples: ['agentctl init', 'agentctl init my-agents && cd my-agents && agentctl up -d'],
+  },
+  config: {
+    summary: 'Check the project file and print it as it is understood',
+    detail: 'All defaults are filled in and variables replaced; values of secrets are never shown. With --quiet it only checks.',
+    examples: ['agentctl config', 'agentctl config --quiet && echo fine', 'agentctl config --format json'],
+  },
+  plan: {
+    summary: 'Show what `up` would do, and why',
+    detail: 'Each line is one step: what it needs, what it does, and its cause. Nothing is changed.',
+    examples: ['agentctl plan', 'agentctl plan --exit-code   # 4: there are changes'],
+  },
+  up: {
+    summary: 'Create and start the project, and wait until it is ready',
+    detail: 'Without -d it follows the logs; Ctrl-C then stops the containers. What is as the file says is left alone.',
+    examples: ['agentctl up', 'agentctl up -d', 'agentctl up -d --scale coder=5', 'agentctl up --dry-run'],
+  },
+  down: {
+    summary: 'Stop and remove the containers and networks of the project',
+    detail: 'Named volumes stay, and with them the queue and its results, unless -v is given.',
+    examples: ['agentctl down', 'agentctl down -v', 'agentctl -p research down'],
+  },
+  scale: { summary: 'Set the number of replicas', examples: ['agentctl scale coder=5', 'agentctl -p research scale coder=5 tester=0'] },
+  start: { summary: 'Start what was stopped', examples: ['agentctl start', 'agentctl start coder'] },
+  stop: {
+    summary: 'Stop agents or services without removing them',
+    detail: 'What was stopped here stays stopped: the controller, which restarts everything else, leaves it alone.',
+    examples: ['agentctl stop', 'agentctl stop coder', 'agentctl stop coder-2'],
+  },
+  restart: { summary: 'Stop and start agents or services', examples: ['agentctl restart coder'] },
+  ps: {
+    summary: 'List the containers of the project',
+    examples: ['agentctl ps', 'agentctl -p research ps --format json', 'agentctl ps -q'],
+  },
+  logs: {
+    summary: 'Show what the containers write',
+    detail: 'Without names: all agents and services. Parts of ours are shown when named. With --format json one JSON object per line.',
+    examples: ['agentctl logs -f', 'agentctl logs --tail 20 coder', 'agentctl logs agentctl-gateway'],
+  },
+  exec: {
+    summary: 'Run a command in a running container',
+    detail: 'It has the sandbox of the agent: no more rights and no more network than the agent itself. Its exit code is passed on.',
+    examples: ['agentctl exec coder sh', 'agentctl exec -T coder cat /workspace/report.md', 'agentctl exec --index 2 coder ls -la /workspace'],
+  },
+  cp: {
+    summary: 'Copy files between the host and a container',
+    detail: 'What is copied in belongs to the user of the agent, so that it can use it.',
+    examples: ['agentctl cp ./data coder:/workspace', 'agentctl cp reporter:/out/report.md .'],
+  },
+  task: {
+    summary: 'Give one task to an agent and print its result',
+    detail: 'Interrupting the command does not stop the task: follow it with `agentctl runs wait`.',
+    examples: [`agentctl task coder '{"command": ["ls", "-la"]}'`, `agentctl task coder '{"command": "make"}' --detach`, 'agentctl task coder - < input.json'],
+  },
+  run: {
+    summary: 'Run a pipeline and print its result',
+    detail: 'Interrupting the command does not stop the run: follow it with `agentctl runs wait`. An input is read as JSON where its type is not string.',
+    examples: ['agentctl run audit', 'agentctl run audit --input path=src --input depth=3', 'agentctl run audit --detach'],
+  },
+  runs: {
+    summary: 'List runs, show, follow or cancel one: ls, show, wait, cancel, logs',
+    examples: ['agentctl runs ls', 'agentctl runs show run_01J…', 'agentctl runs wait run_01J…', 'agentctl runs logs --follow run_01J…', 'agentctl runs cancel run_01J…'],
+  },
+  doctor: { summary: 'Check this machine: engine, limits, disk, images, Node', detail: 'Each finding that matters comes with a remedy. Exit 1 when something must be mended.', examples: ['agentctl doctor'] },
+  errors: { summary: 'Explain an error code', examples: ['agentctl errors AG4001', 'agentctl errors'] },
+  version: { summary: 'Print the version', examples: ['agentctl version', 'agentctl version --format json'] },
+}

@@ -1,0 +1,26 @@
+import { AgentctlError, EXIT } from '../../errors.ts'
+import { parseInputs } from '../arguments.ts'
+import { usage } from '../failure.ts'
+import { exitOf, perform } from '../follow.ts'
+import { flag, type Run, value, values } from '../verb.ts'
+import { renderRun } from '../views/work.ts'
+
+export const run: Run = async (session, call) => {
+  if (value(call, 'agent') !== null) throw usage('`agentctl run --agent` is not built yet', 'Use `agentctl exec AGENT CMD` in a running replica.')
+  const [pipeline, ...rest] = call.args
+  if (pipeline === undefined) throw usage('run expects the name of a pipeline', 'agentctl run PIPELINE --input NAME=VALUE')
+  if (rest.length > 0) throw usage(`run takes one pipeline, got ${call.args.length} arguments`, 'Inputs are given as --input NAME=VALUE.')
+  const project = await session.project()
+  const { control, record } = await session.control(project)
+  const known = Object.keys(record.project.pipelines)
+  const definition = record.project.pipelines[pipeline]
+  if (definition === undefined) {
+    const hint = known.length === 0 ? 'Its file has no pipelines.' : `Its pipelines: ${known.sort().join(', ')}.`
+    throw new AgentctlError('AG6003', `project "${project}" has no pipeline "${pipeline}"`, { hint, exit: EXIT.usage })
+  }
+  const inputs = parseInputs(values(call, 'input'), definition.inputs)
+  const detach = flag(call, 'detach')
+  const view = await perform(session, { project, control, record }, { pipeline, inputs }, { detach })
+  await session.out.print(view, detach ? it => it.run : renderRun)
+  return detach ? EXIT.done : exitOf(view)
+}
