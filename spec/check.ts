@@ -13,7 +13,7 @@ const OUR_VOLUMES = ['agentctl-state', 'agentctl-secrets', 'agentctl-broker']
 
 export function check(checking: Checking): void {
   const { project, report, at } = checking
-  if (!checking.written('agents') && !checking.written('services')) report('AG1007', at(''), 'nothing to run: the file has neither agents nor services', { help: 'declare an agent: agents: { worker: { replicas: 2 } }' })
+  if (checking.clean && Object.keys(project.agents).length + Object.keys(project.services).length === 0) report('AG1007', at(''), 'nothing to run: the file has neither agents nor services', { help: 'declare an agent: agents: { worker: { replicas: 2 } }' })
   for (const name of Object.keys(project.services)) {
     if (Object.hasOwn(project.agents, name))
       report('AG2003', at(`services.${name}`), `"${name}" is an agent and a service: they share one name space`, { help: 'rename one of them', notes: [{ message: 'the agent is declared here', span: at(`agents.${name}`) }] })

@@ -10,6 +10,8 @@ export type Section = 'agents' | 'services' | 'secrets' | 'volumes' | 'pipelines
 export interface Checking {
   readonly project: Project
   readonly report: Report
+  /** The form has no mistake. */
+  readonly clean: boolean
   /** Where the value with that dotted path stands; the nearest place above it when it is not written. */
   readonly at: (path: string) => Span
   /** Written in the file, whether or not it could be read. */

@@ -24,8 +24,8 @@ function keys(path: Path): string {
 /** What stands there. A value that came from a variable is shown as it was written: it may be a secret. */
 export function found(node: Node | undefined): string {
   if (node === undefined) return 'nothing'
-  if (node.kind === 'map') return 'a mapping'
-  if (node.kind === 'list') return 'a list'
+  if (node.kind === 'map') return node.entries.size === 0 ? 'an empty mapping' : 'a mapping'
+  if (node.kind === 'list') return node.items.length === 0 ? 'an empty list' : 'a list'
   if (node.interpolatedFrom !== null) return `${quote(node.interpolatedFrom)} with its variables put in`
   if (node.value === null) return 'nothing'
   if (typeof node.value === 'string') return quote(node.value)

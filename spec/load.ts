@@ -8,7 +8,7 @@ import type { Project } from './model.ts'
 import { normalize } from './normalize.ts'
 import { parse } from './parse.ts'
 import { collector, type Report } from './problems.ts'
-import { strayReferences } from './references.ts'
+import { refuseStrays } from './references.ts'
 import { checkForm } from './schema.ts'
 import { makeSource, placeOf, type Source, type Span } from './source.ts'
 import { child, type Node, walk } from './tree.ts'
@@ -45,7 +45,7 @@ export function load(options: LoadOptions): Loaded {
   const { report, diagnostics } = collector()
   const sources = new Map<string, Source>()
   const done = (project: Project | null, spans: ReadonlyMap<string, Span>, variables: readonly string[]): Loaded => {
-    const found = diagnostics()
+    const found = hideValues(diagnostics(), variables, options.environment)
     const failed = found.some((diagnostic) => diagnostic.severity === 'error')
     return { project: failed ? null : project, diagnostics: found, sources, places: new Map([...spans].map(([path, span]) => [path, placeOf(span)])), variables }
   }
@@ -61,22 +61,34 @@ export function load(options: LoadOptions): Loaded {
   sources.set(file, source)
   const parsed = parse(source, report)
   if (parsed === null) return nothing()
-  const { root, used } = interpolate(parsed, options.environment, report)
-  strayReferences(root, report)
+  const { root: filled, used } = interpolate(parsed, options.environment, report)
+  const root = refuseStrays(filled, report)
 
   const spans = new Map<string, Span>([...walk(root)].map(({ path, span }) => [path.join('.'), span]))
   const written = new Set(spans.keys())
-  const sound = checkForm(root, report)
+  const form = checkForm(root, report)
+  if (form.root.kind !== 'map') return nothing()
   const context = { folder: options.folder ?? posix.dirname(file), environment: options.environment, report, mark: (path: string, span: Span) => void spans.set(path, span) }
-  const project = normalize(sound, context, options.projectName)
+  const project = normalize(form.root, context, options.projectName)
   check({
     project,
     report,
+    clean: form.clean,
     at: (path) => nearest(spans, path, root),
     written: (path) => written.has(path),
     declared: (section, name) => written.has(`${section}.${name}`) || isUnread(root, section),
   })
   return done(project, spans, used)
+}
+
+/** `secrets: ["${API_KEY}"]` is an easy slip: a variable's value never appears in a message. Shorter ones hide nothing and match everywhere. */
+const LEAST_HIDDEN = 6
+
+function hideValues(diagnostics: readonly Diagnostic[], variables: readonly string[], environment: Environment): readonly Diagnostic[] {
+  const values = variables.map((name) => [name, environment[name] ?? ''] as const).filter(([, value]) => value.length >= LEAST_HIDDEN)
+  if (values.length === 0) return diagnostics
+  const hide = (text: string): string => values.reduce((shown, [name, value]) => shown.replaceAll(value, () => `\${${name}}`), text)
+  return diagnostics.map((each) => ({ ...each, message: hide(each.message), help: each.help === null ? null : hide(each.help), notes: each.notes.map((note) => ({ ...note, message: hide(note.message) })) }))
 }
 
 const isUnread = (root: Node, section: Section): boolean => (child(root, section) ?? { kind: 'map' }).kind !== 'map'

@@ -40,7 +40,7 @@ export function parse(source: Source, report: Report): Node | null {
 function read(source: Source, report: Report): Document.Parsed | null {
   try {
     // Keys stay strings (`on`, `1`), duplicates and `<<` are ours: the library knows only one place of a duplicate.
-    return parseDocument(source.text, { stringKeys: true, uniqueKeys: false, prettyErrors: false, logLevel: 'silent' })
+    return parseDocument(source.text, { stringKeys: true, uniqueKeys: false, prettyErrors: false, logLevel: 'error' })
   } catch (error) {
     // The composer is recursive: thousands of brackets exhaust the stack.
     const why = error instanceof RangeError ? 'it is nested too deeply' : error instanceof Error ? error.message : String(error)
@@ -64,7 +64,8 @@ function reportSyntax(document: Document.Parsed, source: Source, report: Report)
     if (lines.has(line) || lines.size >= MAX_SYNTAX_ERRORS) continue
     lines.add(line)
     const known = SYNTAX[error.code]
-    const unquoted = /^[@`]/.test(source.text.slice(error.pos[0]))
+    // `{ cpus: ${N} }`: inside braces a variable needs quotes.
+    const unquoted = /^[@`]/.test(source.text.slice(error.pos[0], error.pos[0] + 1)) || source.text[error.pos[0] - 1] === '$'
     report('AG1002', span(error), known?.message ?? lowerFirst(error.message), { help: known?.help ?? (unquoted ? 'put the value in quotes' : null) })
   }
   for (const warning of document.warnings) {

@@ -26,12 +26,13 @@ function validator(): ValidateFunction {
   return compiled
 }
 
-/** Reports every problem of form and returns the tree without the parts that have one, so that later phases can go on with the rest. */
-export function checkForm(root: Node, report: Report): Node {
+/** Reports every problem of form; `clean`: there was none. Gives the tree without the parts that have one, so that later phases can go on with the rest. */
+export function checkForm(root: Node, report: Report): { readonly root: Node; readonly clean: boolean } {
   const bad = new Set<string>()
   for (const { path, node } of walk(root)) if (node.kind === 'scalar' && node.broken) bad.add(pointer(path))
   const validate = validator()
-  if (!validate(toJson(root))) {
+  const clean = validate(toJson(root))
+  if (!clean) {
     for (const error of useful(validate.errors ?? [])) {
       const path = split(error.instancePath)
       const broken = nodeAt(root, path).node
@@ -40,7 +41,7 @@ export function checkForm(root: Node, report: Report): Node {
       if (gone !== null) bad.add(pointer(gone))
     }
   }
-  return bad.size === 0 ? root : without(root, bad, [])
+  return { root: bad.size === 0 ? root : without(root, bad, []), clean }
 }
 
 const pointer = (path: Path): string => path.map((step) => `/${String(step).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
@@ -78,6 +79,7 @@ function explain(error: ErrorObject, path: Path, root: Node, report: Report): vo
       return report('AG2003', place.span, `${found(place.node)} stands twice in ${what}`, { help: 'remove one of the two' })
     }
   }
+  if (error.keyword === 'maxProperties' && node?.kind === 'map') return report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${[...node.entries.keys()].join(' and ')}`)
   const text = node?.kind === 'scalar' && typeof node.value === 'string' ? node.value : null
   const later = (parent['x-later'] ?? []) as readonly string[]
   if (text !== null && later.includes(text)) return report('AG1006', span, `"${text}" is not supported yet for ${what}`, { help: `write ${expectation(parent)}` })
@@ -104,18 +106,21 @@ function unknownKey(key: string, parent: AnySchemaObject, path: Path, root: Node
   if (Object.hasOwn(never, key)) return report('AG3001', span, `the key "${key}" is refused ${where}: ${never[key]}`, { help: 'remove it' })
   if (later.includes(key)) return report('AG1006', span, `the key "${key}" is not supported yet ${where}`, { help: 'remove it; a later version supports it' })
   const keys = Object.keys((parent['properties'] ?? {}) as object)
-  const guess = didYouMean(key, keys) ?? elsewhere(key)
+  const guess = elsewhere(key) ?? didYouMean(key, keys) ?? inJob(key)
   report('AG1004', span, `unknown key "${key}" ${where}`, { help: guess ?? (keys.length > 0 ? `known keys: ${keys.join(', ')}` : 'remove it') })
 }
 
 /** A key at the wrong level is the second most common slip after a typing error. */
 function elsewhere(key: string): string | null {
-  const has = (part: unknown): boolean => Object.hasOwn((part as { properties: object }).properties, key)
+  const has = (part: unknown): boolean => hasProperty(part, key)
   if (has(schema)) return `"${key}" stands at the top of the file`
   if (has(schema.$defs.agent)) return `"${key}" belongs to an agent`
   if (has(schema.$defs.service)) return `"${key}" belongs to a service`
-  return has(schema.$defs.job) ? `"${key}" belongs to a job of a pipeline` : null
+  return null
 }
+
+const inJob = (key: string): string | null => (hasProperty(schema.$defs.job, key) ? `"${key}" belongs to a job of a pipeline` : null)
+const hasProperty = (part: unknown, key: string): boolean => Object.hasOwn((part as { readonly properties: object }).properties, key)
 
 function exampleOf(parent: AnySchemaObject, key: string): string | null {
   let property = (parent['properties'] as { readonly [key: string]: AnySchemaObject } | undefined)?.[key]

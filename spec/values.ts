@@ -1,9 +1,12 @@
 /** Compose's ways of writing values: sizes, durations, words, ports, mounts. Each gives a value or says why not. */
 import type { PortMapping } from './model.ts'
 
-export type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly why: string }
+/** `why` never repeats the input, which may be the value of a variable. `later`: understood, not supported yet. */
+interface Refused { readonly ok: false; readonly why: string; readonly later: boolean }
+export type Read<T> = { readonly ok: true; readonly value: T } | Refused
 const ok = <T>(value: T): Read<T> => ({ ok: true, value })
-const no = (why: string): { readonly ok: false; readonly why: string } => ({ ok: false, why })
+const no = (why: string): Refused => ({ ok: false, why, later: false })
+const later = (why: string): Refused => ({ ok: false, why, later: true })
 
 const UNITS: { readonly [unit: string]: number } = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40, p: 2 ** 50 }
 
@@ -73,14 +76,14 @@ export function port(text: string): Read<PortMapping> {
   const match = /^(?:(?:(\[[^\]]*\]|[^:\[\]]*):)?([^:\[\]]*):)?([^:\[\]/]+)(?:\/([a-z]+))?$/i.exec(text)
   if (match === null) return no(expected)
   const [, address = '', published = '', target = '', protocol = 'tcp'] = match
-  if (target.includes('-') || published.includes('-')) return no('ranges of ports are not supported yet: write one entry per port')
+  if (target.includes('-') || published.includes('-')) return later('ranges of ports are not supported yet: write one entry per port')
   const inside = portNumber(target, 1)
   const outside = published === '' ? 0 : portNumber(published, 0)
   const ip = address.replace(/^\[|\]$/g, '')
   const kind = protocol.toLowerCase()
   if (inside === null || outside === null) return no(`${expected}; a port is a number from 1 to 65535`)
-  if (kind !== 'tcp' && kind !== 'udp') return no(`expected tcp or udp, got "${protocol}"`)
-  if (ip !== '' && !isAddress(ip)) return no(`expected an IP address before the ports, got "${ip}"`)
+  if (kind !== 'tcp' && kind !== 'udp') return no('expected tcp or udp after the "/"')
+  if (ip !== '' && !isAddress(ip)) return no('expected an IP address before the ports')
   return ok({ host_ip: ip === '' ? '127.0.0.1' : ip, host_port: outside, container_port: inside, protocol: kind })
 }
 
@@ -94,15 +97,15 @@ export interface ShortMount {
 export function shortMount(text: string): Read<ShortMount> {
   const parts = text.split(':')
   const [source = '', target, options = '', ...rest] = parts
-  if (target === undefined) return no('a volume without a source is not supported yet: write NAME:TARGET and declare NAME under `volumes`')
-  if (/^[A-Za-z]$/.test(source) && /^[\\/]/.test(target)) return no('a Windows path is not supported: expected SOURCE:TARGET[:ro]')
+  if (target === undefined) return later('a volume without a source is not supported yet: write NAME:TARGET and declare NAME under `volumes`')
+  if (/^[A-Za-z]$/.test(source) && (target.startsWith('\\') || options.startsWith('/'))) return no('a Windows path is not supported: expected SOURCE:TARGET[:ro]')
   if (rest.length > 0 || source === '') return no('expected SOURCE:TARGET[:ro]')
   let readOnly = false
   for (const option of options.split(',').filter((each) => each !== '')) {
     if (option === 'ro') readOnly = true
-    else if (!['rw', 'cached', 'delegated', 'consistent'].includes(option)) return no(`the option "${option}" is not supported: expected ro or rw`)
+    else if (!['rw', 'cached', 'delegated', 'consistent'].includes(option)) return no('expected ro or rw as the option')
   }
-  if (!target.startsWith('/')) return no(`expected an absolute path as the target, got "${target}"`)
+  if (!target.startsWith('/')) return no('expected an absolute path as the target')
   return ok({ source, target, read_only: readOnly })
 }
 
@@ -113,7 +116,7 @@ export function tmpfs(text: string): Read<{ readonly target: string; readonly si
   let bytes: number | null = null
   for (const option of options.split(',').filter((each) => each !== '')) {
     const [name, value = ''] = option.split('=')
-    if (name !== 'size') return no(`the option "${name}" is not supported yet: expected size=SIZE`)
+    if (name !== 'size') return later('options other than size=SIZE are not supported yet')
     const read = size(value)
     if (!read.ok) return read
     bytes = read.value

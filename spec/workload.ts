@@ -35,7 +35,7 @@ export function workload(name: string, node: MapNode, at: string, context: Conte
 
 export function readOr<T>(read: values.Read<T>, node: Node, context: Context, otherwise: T): T {
   if (read.ok) return read.value
-  context.report('AG1005', node.span, `${read.why}, got ${found(node)}`)
+  context.report(read.later ? 'AG1006' : 'AG1005', node.span, `${read.why}, got ${found(node)}`)
   return otherwise
 }
 
@@ -95,10 +95,12 @@ function environmentOf(node: Node | undefined, at: string, context: Context): Wo
       }),
     )
   }
+  for (const [name, entry] of entriesOf(node)) context.mark(`${at}.${name}`, entry.key)
   return Object.fromEntries(entriesOf(node).flatMap(([name, entry]) => (absent(entry.value) ? inherit(name) : [[name, textOf(entry.value)] as const])))
 }
 
 function labelsOf(node: Node | undefined, at: string, context: Context): Workload['labels'] {
+  for (const [name, entry] of entriesOf(node)) context.mark(`${at}.${name}`, entry.key)
   if (node?.kind !== 'list') return Object.fromEntries(entriesOf(node).map(([name, entry]) => [name, textOf(entry.value)]))
   return Object.fromEntries(
     node.items.map((item) => {
