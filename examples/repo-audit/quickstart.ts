@@ -28,13 +28,13 @@ const bold =
   process.stdout.isTTY && !process.env['NO_COLOR'] ? (text: string): string => `\x1b[1m${text}\x1b[0m` : (text: string): string => text
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
-/** Copies a tree with modes that everyone can read: a checkout under umask 077 is its owner's alone, and agents run as somebody else. */
+/** Copies a tree, but for names at its top, with modes that everyone can read: a checkout under umask 077 is its owner's alone, and agents run as somebody else. */
 function stage(from: string, to: string, skip: ReadonlySet<string>): void {
   mkdirSync(to, { recursive: true })
   chmodSync(to, 0o755)
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     if (skip.has(entry.name)) continue
-    if (entry.isDirectory()) stage(join(from, entry.name), join(to, entry.name), skip)
+    if (entry.isDirectory()) stage(join(from, entry.name), join(to, entry.name), new Set())
     else if (entry.isFile()) {
       copyFileSync(join(from, entry.name), join(to, entry.name))
       chmodSync(join(to, entry.name), 0o644)
