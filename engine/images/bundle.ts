@@ -28,8 +28,8 @@ const COMMONJS_BANNER = [
   'const __dirname = agentctlDirname(__filename)',
 ].join('\n')
 
-/** dockerode loads its BuildKit session and its ssh transport at import; we use neither, and ssh2 has native parts. */
-const UNUSED = /^(@grpc\/grpc-js|@grpc\/proto-loader|protobufjs|ssh2|cpu-features)$/
+/** dockerode loads its BuildKit session, its ssh transport and its tar packer at import; we use none, and ssh2 has native parts. */
+const UNUSED = /^(@grpc\/grpc-js|@grpc\/proto-loader|protobufjs|ssh2|tar-fs|@balena\/dockerignore)$/
 const withoutUnused: Plugin = {
   name: 'without-unused',
   setup(build) {

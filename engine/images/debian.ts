@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs'
 import { AgentctlError } from '../errors.ts'
 import type { ContainerRuntime } from '../ports.ts'
 
-const PUBLISHED = 'debian:bookworm-slim'
+export const PUBLISHED = 'debian:bookworm-slim'
 const OWN = 'agentctl/debian:bookworm'
 const SUITE = 'bookworm'
 const DEBOOTSTRAP_TIMEOUT_MS = 600_000

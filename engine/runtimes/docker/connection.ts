@@ -6,6 +6,8 @@ import { inspect } from 'node:util'
 import type Docker from 'dockerode'
 import { EngineTimeout, interrupted, statusOf, toAgentctlError } from './failure.ts'
 import { describeAddress, type EngineAddress } from './discovery.ts'
+import { limitTo } from './limit.ts'
+import { loadDockerode } from './load.ts'
 
 export const CALL_TIMEOUT_MS = 60_000
 /** The engine works on about this many calls at once anyway; more only queue there, on one socket each. */
@@ -22,6 +24,8 @@ export interface Call {
   readonly signal?: AbortSignal | undefined
   /** Until the answer (streams: until its first byte). */
   readonly timeout_ms?: number
+  /** Takes long by design (a stop's grace): must not keep others from the pool. */
+  readonly slow?: boolean
 }
 
 export interface Connection {
@@ -40,7 +44,7 @@ export interface Connection {
 const ACCEPTED = { 101: true, 200: true, 201: true, 202: true, 204: true, 304: true } as const
 
 export async function openConnection(address: EngineAddress, version: string | null): Promise<Connection> {
-  const { default: Dockerode } = await import('dockerode')
+  const Dockerode = await loadDockerode()
   const pooled = quiet(newAgent(address, { keepAlive: true, maxSockets: MAX_SOCKETS }))
   const single = quiet(newAgent(address, { keepAlive: false }))
   const options = connectionOptions(address, version)
@@ -51,8 +55,9 @@ export async function openConnection(address: EngineAddress, version: string | n
 
   const dial = (docker: Docker, call: Call, shape: { isStream?: boolean; hijack?: boolean }): Promise<unknown> =>
     dialOnce(docker, call, shape, endpoint)
+  const limited = limitTo(MAX_SOCKETS)
   const json = async (call: Call): Promise<unknown> => {
-    const answer = await dial(calls, call, {})
+    const answer = await (call.slow ? dial(streams, call, {}) : limited(() => dial(calls, call, {})))
     return Buffer.isBuffer(answer) ? null : answer
   }
   return {

@@ -93,7 +93,7 @@ function containerCalls(connection: Connection): ContainerCalls {
     },
     stop: async (container, grace_s, signal) => {
       const call = { doing: `stop container "${container}"`, method: 'POST', path: `/containers/${container}/stop`, query: { t: grace_s }, signal } as const
-      await connection.json({ ...call, timeout_ms: (grace_s + 60) * 1000 })
+      await connection.json({ ...call, timeout_ms: (grace_s + 60) * 1000, slow: true })
     },
     inspect: (container, signal) => connection.json({ doing: `inspect container "${container}"`, method: 'GET', path: `/containers/${container}/json`, signal }),
     exec: (container, command, options, signal) => runExec(connection, container, command, options ?? {}, signal),
