@@ -7,6 +7,7 @@ const bin = (name) => `${root}node_modules/.bin/${name}`
 const steps = [
   ['types', bin('tsc'), ['-p', '.']],
   ['import rules', process.execPath, ['.ci/lint-config.mjs', '--check']],
+  ['lockfile', process.execPath, ['.ci/complete-lockfile.mjs', '--check']],
   ['lint', bin('oxlint'), ['--type-aware', '--deny-warnings']],
   ['dead code', bin('knip'), ['--no-progress']],
   ['format', bin('biome'), ['format']],
