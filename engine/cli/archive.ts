@@ -41,7 +41,7 @@ const entry = (tar: Pack, header: Parameters<Pack['entry']>[0]): Promise<void> =
  * Unpacks below `folder`; the archive's top entry becomes `name`. Regular files and folders alone are made while the archive is read;
  * links come last, so that none is written through, and only those that stay inside.
  */
-export async function unpackTree(tar: NodeJS.ReadableStream, folder: string, name: string): Promise<number> {
+export async function unpackTree(tar: NodeJS.ReadableStream | Pack, folder: string, name: string): Promise<number> {
   const root = join(folder, name)
   const links: { path: string; to: string }[] = []
   let count = 0

@@ -6,14 +6,15 @@ export type Variables = { readonly [name: string]: string }
 
 /** Null: the file does not exist and need not. */
 export function readEnvFile(path: string, { optional }: { readonly optional: boolean }): Variables | null {
+  let text: string
   try {
-    return parseEnvFile(readFileSync(path, 'utf8'), path)
+    text = readFileSync(path, 'utf8')
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : null
-    if (code === null) throw error
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     if (optional && code === 'ENOENT') return null
-    throw usage(`cannot read the file of variables ${path} (${String(code)})`, 'Check the path and its permissions, or name another with --env-file.')
+    throw usage(`cannot read the file of variables ${path} (${code})`, 'Check the path and its permissions, or name another with --env-file.')
   }
+  return parseEnvFile(text, path)
 }
 
 /** A line that is none is named by its number alone: it may hold a secret. */

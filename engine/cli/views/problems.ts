@@ -72,7 +72,9 @@ const plural = (count: number, word: string): string => (count === 0 ? '' : `${c
 function block(problem: ProblemView, sources: ReadonlyMap<string, Source>, { tty }: RenderOptions, paint: Paint): string {
   const where = location(problem)
   const title = `${paint(problem.severity, `${problem.severity} ${problem.code}:`)} ${paint('bold', printable(problem.message))}`
-  const head = tty ? [`${paint(problem.severity, '✘')} ${title}`, ...(where === '' ? [] : ['', `    ${where}`])] : [where === '' ? title : `${where}: ${title}`]
+  const head = tty
+    ? [`${paint(problem.severity, '✘')} ${title}`, ...(where === '' ? [] : ['', `    ${where}`])]
+    : [where === '' ? title : `${where}: ${title}`]
   const lines = [...head, ...excerptOf(problem, sources, paint, true)]
   if (problem.help !== null) lines.push(`    ${paint('green', 'help:')} ${printable(problem.help)}`)
   for (const note of problem.notes) lines.push(...noteLines(note, sources, paint))
@@ -81,7 +83,11 @@ function block(problem: ProblemView, sources: ReadonlyMap<string, Source>, { tty
 
 function noteLines(note: NoteView, sources: ReadonlyMap<string, Source>, paint: Paint): readonly string[] {
   const where = location(note)
-  return [`    ${paint('green', 'note:')} ${printable(note.message)}`, ...(where === '' ? [] : [`    ${where}`]), ...excerptOf(note, sources, paint, false)]
+  return [
+    `    ${paint('green', 'note:')} ${printable(note.message)}`,
+    ...(where === '' ? [] : [`    ${where}`]),
+    ...excerptOf(note, sources, paint, false),
+  ]
 }
 
 const location = (place: PlaceView): string => (place.file === null ? '' : `${printable(place.file)}:${place.line}:${place.column}`)
@@ -93,7 +99,8 @@ function excerptOf(place: PlaceView, sources: ReadonlyMap<string, Source>, paint
   const end = place.end_line === place.line ? (place.end_column ?? place.column) : [...text].length + 1
   const shown = excerpt(text, place.column, end)
   const width = Math.max(5, String(place.line).length)
-  const row = (number: string, mark: string, content: string): string => `    ${paint('dim', `${number.padStart(width)} ${mark}`)}${content === '' ? '' : ` ${content}`}`
+  const row = (number: string, mark: string, content: string): string =>
+    `    ${paint('dim', `${number.padStart(width)} ${mark}`)}${content === '' ? '' : ` ${content}`}`
   const before = context && place.line > 1 ? lineText(source, place.line - 1) : ''
   const rows = before.trim() === '' || shown.trimmed ? [] : [row(String(place.line - 1), '│', excerpt(before, 1, 1).text)]
   return [...rows, row(String(place.line), '│', shown.text), row('', '╵', paint('error', shown.caret))]
