@@ -69,6 +69,18 @@ export class Watch {
     }
   }
 
+  async exitCode(name: string, signal: AbortSignal): Promise<number> {
+    for (;;) {
+      const state = this.#states.get(name)
+      if (state !== undefined && !state.running && state.exit !== null) return state.exit
+      if (signal.aborted) throw new AgentctlError('AG7002', `interrupted while ${name} was running`, { hint: 'It is removed.', exit: 130 })
+      if (this.#broken) {
+        await this.#refresh(signal)
+        await this.#change(signal, 1_000)
+      } else await this.#change(signal, null)
+    }
+  }
+
   /** Rejects when the container exits. */
   async died(name: string, signal: AbortSignal): Promise<never> {
     for (;;) {

@@ -66,7 +66,8 @@ function filesOf(project: string, store: SecretStore, container: DesiredContaine
     return { name: use.target, content: Buffer.from(value, 'base64') }
   })
   const agent = spec.labels[LABEL.agent]
-  return agent === undefined ? own : [...own, { name: 'agentctl-token', content: replicaToken(store.project_key, project, { agent, replica: container.replica }) }]
+  // Replica 0 is a one-off: it leases no work.
+  return agent === undefined || container.replica === 0 ? own : [...own, { name: 'agentctl-token', content: replicaToken(store.project_key, project, { agent, replica: container.replica }) }]
 }
 
 /** One PUT for all: the store and a folder per container, owned by and readable for its user alone. */
