@@ -100,15 +100,19 @@ export async function openControl(runtime: ContainerRuntime, project: string, si
   const waiting = (wait_ms: number | undefined): string => (wait_ms === undefined ? '' : `?wait_ms=${wait_ms}`)
 
   async function* events(run: string, { follow = false }: { follow?: boolean } = {}): AsyncIterable<RunEvent> {
-    // The gateway tells a run's events from the beginning each time; what was passed on already is skipped after a reconnect.
-    for (let seen = 0; ; ) {
+    // The gateway tells the kept events again to who comes back; they rise in time, so what was passed on is known by time and text.
+    let [last, seen] = ['', new Set<string>()]
+    for (;;) {
       const response = await send({ method: 'GET', path: `${path('runs', run, 'events')}?follow=${follow ? 1 : 0}`, timeout_ms: follow ? 0 : requestMs }, async it => it)
       try {
-        let index = 0
+        const known = { last, seen: new Set(seen) }
         for await (const line of createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY })) {
-          if (line.trim() === '' || index++ < seen) continue
-          seen++
-          yield JSON.parse(line) as RunEvent
+          if (line.trim() === '') continue
+          const event = JSON.parse(line) as RunEvent
+          if (event.at < known.last || (event.at === known.last && known.seen.has(line))) continue
+          if (event.at !== last) [last, seen] = [event.at, new Set()]
+          seen.add(line)
+          yield event
         }
         if (response.complete) return
       } catch (error) {

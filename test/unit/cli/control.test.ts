@@ -106,7 +106,7 @@ test('an abort ends a waiting request at once', async () => {
 })
 
 test('events go on after a broken connection, none twice', async () => {
-  const lines: RunEvent[] = [1, 2, 3, 4].map(n => ({ at: '2026-01-01T00:00:00.000Z', task: `t${n}`, agent: 'a', event: 'completed' }))
+  const lines: RunEvent[] = [1, 2, 3, 4].map(n => ({ at: `2026-01-01T00:00:0${n >> 1}.000Z`, task: `t${n}`, agent: 'a', event: 'completed' }))
   let calls = 0
   await using gateway = await fakeGateway((_request, response) => {
     response.writeHead(200, { 'content-type': 'application/jsonl' })
