@@ -21,22 +21,44 @@ export function checkAgent(agent: Agent, checking: Checking): void {
   for (const [index, mount] of agent.mounts.entries()) {
     const place = at(`${path}.mounts.${index}`)
     const why = mount.type === 'bind' ? forbiddenHostPath(mount.source) : null
-    if (why !== null && mount.type === 'bind') report('AG3001', place, `${what} must not have "${mount.source}" of the host: ${why}`, { help: 'mount a folder that holds only what the agent needs' })
-    if (/^\/(proc|sys|dev)(\/|$)/.test(mount.target)) report('AG3001', place, `${what} must not have a mount at "${mount.target}"`, { help: 'choose another target' })
+    if (why !== null && mount.type === 'bind')
+      report('AG3001', place, `${what} must not have "${mount.source}" of the host: ${why}`, {
+        help: 'mount a folder that holds only what the agent needs',
+      })
+    if (/^\/(proc|sys|dev)(\/|$)/.test(mount.target))
+      report('AG3001', place, `${what} must not have a mount at "${mount.target}"`, { help: 'choose another target' })
     if (agent.handler.kind === 'module' && (mount.target === MODULE_TARGET || mount.target.startsWith(`${MODULE_TARGET}/`)))
-      report('AG2003', place, `${MODULE_TARGET} of ${what} holds the folder of its module`, { help: 'choose another target', notes: [{ message: 'the module is named here', span: at(`${path}.handler`) }] })
+      report('AG2003', place, `${MODULE_TARGET} of ${what} holds the folder of its module`, {
+        help: 'choose another target',
+        notes: [{ message: 'the module is named here', span: at(`${path}.handler`) }],
+      })
   }
   if (agent.handler.kind === 'module') {
     const why = forbiddenHostPath(posix.dirname(agent.handler.path))
-    if (why !== null) report('AG3001', at(`${path}.handler.module`), `the folder of the module, "${posix.dirname(agent.handler.path)}", is mounted into ${what}: ${why}`, { help: 'put the module into a folder of its own' })
+    if (why !== null)
+      report(
+        'AG3001',
+        at(`${path}.handler.module`),
+        `the folder of the module, "${posix.dirname(agent.handler.path)}", is mounted into ${what}: ${why}`,
+        { help: 'put the module into a folder of its own' },
+      )
   }
-  for (const [index, use] of agent.secrets.entries()) if (use.target === TOKEN) report('AG2003', at(`${path}.secrets.${index}`), `the file name "${TOKEN}" is that of the agent's own token`, { help: 'give the secret another target' })
-  for (const name of Object.keys(agent.environment)) if (OURS.includes(name)) report('AG2003', at(`${path}.environment.${name}`), `the variable ${name} of ${what} is set by agentctl`, { help: 'remove it' })
+  for (const [index, use] of agent.secrets.entries())
+    if (use.target === TOKEN)
+      report('AG2003', at(`${path}.secrets.${index}`), `the file name "${TOKEN}" is that of the agent's own token`, {
+        help: 'give the secret another target',
+      })
+  for (const name of Object.keys(agent.environment))
+    if (OURS.includes(name))
+      report('AG2003', at(`${path}.environment.${name}`), `the variable ${name} of ${what} is set by agentctl`, { help: 'remove it' })
 }
 
 function checkUse(path: string, name: string, what: string, { project, report, at, declared }: Checking): void {
   if (declared('services', name)) return
-  if (declared('agents', name)) return report('AG2001', at(path), `${what} uses "${name}", which is an agent: \`uses\` names services`, { help: 'to hand it work, name it under delegates_to' })
+  if (declared('agents', name))
+    return report('AG2001', at(path), `${what} uses "${name}", which is an agent: \`uses\` names services`, {
+      help: 'to hand it work, name it under delegates_to',
+    })
   const names = Object.keys(project.services)
   report('AG2001', at(path), `${what} uses "${name}", which is not declared`, { help: didYouMean(name, names) ?? known('services', names) })
 }
@@ -46,8 +68,10 @@ function checkUser(agent: Agent, path: string, what: string, { report, at }: Che
   const [, uid, gid] = /^(\d+):(\d+)$/.exec(agent.user) ?? []
   const place = at(`${path}.user`)
   const help = 'leave the key out (10001:10001), or write a uid from 1 on'
-  if (uid === undefined || gid === undefined) return report('AG3001', place, `the user of ${what} has to be numeric (uid or uid:gid): a name means what the image says`, { help })
+  if (uid === undefined || gid === undefined)
+    return report('AG3001', place, `the user of ${what} has to be numeric (uid or uid:gid): a name means what the image says`, { help })
   if (Number(uid) === 0) report('AG3001', place, `${what} must not run as root (uid 0)`, { help })
   else if (Number(gid) === 0) report('AG3001', place, `${what} must not run in the group of root (gid 0)`, { help })
-  if (Math.max(Number(uid), Number(gid)) > 2_147_483_647) report('AG1005', place, `the user of ${what} is out of range: ids end at 2147483647`)
+  if (Math.max(Number(uid), Number(gid)) > 2_147_483_647)
+    report('AG1005', place, `the user of ${what} is out of range: ids end at 2147483647`)
 }

@@ -13,16 +13,27 @@ const OUR_VOLUMES = ['agentctl-state', 'agentctl-secrets', 'agentctl-broker']
 
 export function check(checking: Checking): void {
   const { project, report, at } = checking
-  if (checking.clean && Object.keys(project.agents).length + Object.keys(project.services).length === 0) report('AG1007', at(''), 'nothing to run: the file has neither agents nor services', { help: 'declare an agent: agents: { worker: { replicas: 2 } }' })
+  if (checking.clean && Object.keys(project.agents).length + Object.keys(project.services).length === 0)
+    report('AG1007', at(''), 'nothing to run: the file has neither agents nor services', {
+      help: 'declare an agent: agents: { worker: { replicas: 2 } }',
+    })
   for (const name of Object.keys(project.services)) {
     if (Object.hasOwn(project.agents, name))
-      report('AG2003', at(`services.${name}`), `"${name}" is an agent and a service: they share one name space`, { help: 'rename one of them', notes: [{ message: 'the agent is declared here', span: at(`agents.${name}`) }] })
+      report('AG2003', at(`services.${name}`), `"${name}" is an agent and a service: they share one name space`, {
+        help: 'rename one of them',
+        notes: [{ message: 'the agent is declared here', span: at(`agents.${name}`) }],
+      })
   }
   for (const [section, workload] of workloads(project)) checkWorkload(`${section}.${workload.name}`, section, workload, checking)
   for (const agent of Object.values(project.agents)) checkAgent(agent, checking)
   checkVolumes(checking)
   checkPorts(checking)
-  checkCycles(dependencyEdges(project), 'depends on', (from, to) => at(`${Object.hasOwn(project.agents, from) ? 'agents' : 'services'}.${from}.depends_on.${to}`), report)
+  checkCycles(
+    dependencyEdges(project),
+    'depends on',
+    (from, to) => at(`${Object.hasOwn(project.agents, from) ? 'agents' : 'services'}.${from}.depends_on.${to}`),
+    report,
+  )
   for (const pipeline of Object.values(project.pipelines)) checkPipeline(pipeline, checking)
 }
 
@@ -34,21 +45,41 @@ const workloads = (project: Project): readonly (readonly ['agents' | 'services',
 function checkWorkload(path: string, section: 'agents' | 'services', workload: Workload, checking: Checking): void {
   const { report, at } = checking
   const what = `${section === 'agents' ? 'agent' : 'service'} "${workload.name}"`
-  if (OUR_PARTS.includes(workload.name)) report('AG2003', at(path), `the name "${workload.name}" is that of a part of agentctl's`, { help: 'rename it; "gateway" or "broker" alone are free' })
+  if (OUR_PARTS.includes(workload.name))
+    report('AG2003', at(path), `the name "${workload.name}" is that of a part of agentctl's`, {
+      help: 'rename it; "gateway" or "broker" alone are free',
+    })
   for (const name of Object.keys(workload.depends_on)) checkDependency(`${path}.depends_on.${name}`, what, name, workload, checking)
   for (const [index, mount] of workload.mounts.entries()) {
     if (mount.type === 'volume') requireDeclared(checking, `${path}.mounts.${index}`, 'volumes', mount.source, what)
-    if (!mount.target.startsWith('/') || mount.target === '/') report('AG1005', at(`${path}.mounts.${index}`), `expected an absolute path below "/" as the target, got "${mount.target}"`)
+    if (!mount.target.startsWith('/') || mount.target === '/')
+      report('AG1005', at(`${path}.mounts.${index}`), `expected an absolute path below "/" as the target, got "${mount.target}"`)
   }
-  unique(workload.mounts.map((mount) => mount.target), (index) => at(`${path}.mounts.${index}`), (target) => `two mounts of ${what} have the target "${target}"`, report)
+  unique(
+    workload.mounts.map((mount) => mount.target),
+    (index) => at(`${path}.mounts.${index}`),
+    (target) => `two mounts of ${what} have the target "${target}"`,
+    report,
+  )
   for (const [index, use] of workload.secrets.entries()) requireDeclared(checking, `${path}.secrets.${index}`, 'secrets', use.source, what)
-  unique(workload.secrets.map((use) => use.target), (index) => at(`${path}.secrets.${index}`), (target) => `two secrets of ${what} have the file name "${target}"`, report)
+  unique(
+    workload.secrets.map((use) => use.target),
+    (index) => at(`${path}.secrets.${index}`),
+    (target) => `two secrets of ${what} have the file name "${target}"`,
+    report,
+  )
   for (const [index, mount] of workload.mounts.entries()) {
-    if (mount.target === '/run/secrets' || mount.target.startsWith('/run/secrets/')) report('AG2003', at(`${path}.mounts.${index}`), `/run/secrets of ${what} belongs to its secrets`, { help: 'choose another target, or use `secrets`' })
+    if (mount.target === '/run/secrets' || mount.target.startsWith('/run/secrets/'))
+      report('AG2003', at(`${path}.mounts.${index}`), `/run/secrets of ${what} belongs to its secrets`, {
+        help: 'choose another target, or use `secrets`',
+      })
   }
   for (const label of Object.keys(workload.labels)) {
     if (label === '') report('AG1005', at(`${path}.labels`), `a label of ${what} has no name`)
-    if (label.startsWith('agentctl.')) report('AG2003', at(`${path}.labels.${label}`), `the label "${label}" of ${what} is one of agentctl's own`, { help: 'choose a name that does not start with "agentctl."' })
+    if (label.startsWith('agentctl.'))
+      report('AG2003', at(`${path}.labels.${label}`), `the label "${label}" of ${what} is one of agentctl's own`, {
+        help: 'choose a name that does not start with "agentctl."',
+      })
   }
 }
 
@@ -56,26 +87,37 @@ function checkDependency(path: string, what: string, name: string, workload: Wor
   const { project, report, at } = checking
   if (!checking.declared('agents', name) && !checking.declared('services', name)) {
     const names = [...Object.keys(project.agents), ...Object.keys(project.services)].filter((each) => each !== workload.name)
-    report('AG2001', at(path), `${what} depends on "${name}", which is not declared`, { help: didYouMean(name, names) ?? known('agents and services', names) })
+    report('AG2001', at(path), `${what} depends on "${name}", which is not declared`, {
+      help: didYouMean(name, names) ?? known('agents and services', names),
+    })
     return
   }
   const condition = workload.depends_on[name]?.condition
   const isAgent = Object.hasOwn(project.agents, name)
   const service = Object.hasOwn(project.services, name) ? project.services[name] : undefined
-  if (condition === 'service_completed_successfully' && isAgent) report('AG2005', at(path), `${what} waits until agent "${name}" has completed, but an agent never ends`, { help: 'use condition: service_healthy, which waits until it is connected' })
+  if (condition === 'service_completed_successfully' && isAgent)
+    report('AG2005', at(path), `${what} waits until agent "${name}" has completed, but an agent never ends`, {
+      help: 'use condition: service_healthy, which waits until it is connected',
+    })
   // An agent is healthy when it is connected to the gateway; a service needs a check.
   if (condition !== 'service_healthy' || service === undefined) return
   const off = service.healthcheck?.test[0] === 'NONE'
   if (!off && (service.healthcheck !== null || checking.written(`services.${name}.healthcheck`))) return
-  report('AG2005', at(path), `${what} waits until service "${name}" is healthy, but ${off ? 'its healthcheck is off' : 'it has no healthcheck'}`, {
-    help: `give "${name}" a healthcheck, or use condition: service_started`,
-    notes: [{ message: `"${name}" is declared here`, span: at(`services.${name}`) }],
-  })
+  report(
+    'AG2005',
+    at(path),
+    `${what} waits until service "${name}" is healthy, but ${off ? 'its healthcheck is off' : 'it has no healthcheck'}`,
+    {
+      help: `give "${name}" a healthcheck, or use condition: service_started`,
+      notes: [{ message: `"${name}" is declared here`, span: at(`services.${name}`) }],
+    },
+  )
 }
 
 function checkVolumes({ project, report, at }: Checking): void {
   for (const name of Object.keys(project.volumes)) {
-    if (OUR_VOLUMES.includes(name)) report('AG2003', at(`volumes.${name}`), `the name "${name}" is that of a volume of agentctl's`, { help: 'rename it' })
+    if (OUR_VOLUMES.includes(name))
+      report('AG2003', at(`volumes.${name}`), `the name "${name}" is that of a volume of agentctl's`, { help: 'rename it' })
   }
 }
 
@@ -88,8 +130,18 @@ function checkPorts({ project, report, at }: Checking): void {
       const key = `${port.host_port}/${port.protocol}`
       const any = (ip: string): boolean => ip === '0.0.0.0' || ip === '::'
       const other = taken.find((each) => each.key === key && (each.ip === port.host_ip || any(each.ip) || any(port.host_ip)))
-      if (other !== undefined) report('AG2003', place, `port ${key} of this machine is published twice`, { help: 'choose another host port', notes: [{ message: 'the other is here', span: other.place }] })
-      if (service.replicas > 1) report('AG2003', place, `the ${service.replicas} replicas of service "${service.name}" cannot all publish port ${key} of this machine`, { help: `write "${port.container_port}" alone: each replica gets a free port` })
+      if (other !== undefined)
+        report('AG2003', place, `port ${key} of this machine is published twice`, {
+          help: 'choose another host port',
+          notes: [{ message: 'the other is here', span: other.place }],
+        })
+      if (service.replicas > 1)
+        report(
+          'AG2003',
+          place,
+          `the ${service.replicas} replicas of service "${service.name}" cannot all publish port ${key} of this machine`,
+          { help: `write "${port.container_port}" alone: each replica gets a free port` },
+        )
       taken.push({ key, ip: port.host_ip, place })
     }
   }

@@ -20,23 +20,40 @@ export interface Checking {
   readonly declared: (section: Section, name: string) => boolean
 }
 
-const SINGULAR: { readonly [section in Section]: string } = { agents: 'agent', services: 'service', secrets: 'secret', volumes: 'volume', pipelines: 'pipeline' }
+const SINGULAR: { readonly [section in Section]: string } = {
+  agents: 'agent',
+  services: 'service',
+  secrets: 'secret',
+  volumes: 'volume',
+  pipelines: 'pipeline',
+}
 
 /** Reports a name that is not declared; true when it is. */
 export function requireDeclared(checking: Checking, path: string, section: Section, name: string, what: string): boolean {
   if (name === '' || checking.declared(section, name)) return true
   const names = Object.keys(checking.project[section])
-  checking.report('AG2001', checking.at(path), `${what} names the ${SINGULAR[section]} "${name}", which is not declared`, { help: didYouMean(name, names) ?? known(section, names) })
+  checking.report('AG2001', checking.at(path), `${what} names the ${SINGULAR[section]} "${name}", which is not declared`, {
+    help: didYouMean(name, names) ?? known(section, names),
+  })
   return false
 }
 
 /** Reports every value that stood before. */
-export function unique(values: readonly string[], place: (index: number) => Span, message: (value: string) => string, report: Report): void {
+export function unique(
+  values: readonly string[],
+  place: (index: number) => Span,
+  message: (value: string) => string,
+  report: Report,
+): void {
   const first = new Map<string, number>()
   for (const [index, value] of values.entries()) {
     const before = first.get(value)
     if (before === undefined) first.set(value, index)
-    else report('AG2003', place(index), message(value), { help: 'change or remove one of them', notes: [{ message: 'the other is here', span: place(before) }] })
+    else
+      report('AG2003', place(index), message(value), {
+        help: 'change or remove one of them',
+        notes: [{ message: 'the other is here', span: place(before) }],
+      })
   }
 }
 

@@ -6,11 +6,13 @@ import { showDuration } from './values.ts'
 /** In the file a "$" starts a variable. */
 const text = (value: string): string => value.replaceAll('$', '$$$$')
 const texts = (values: readonly string[]): readonly string[] => values.map(text)
-const map = <T, U>(values: { readonly [name: string]: T }, make: (value: T) => U): { readonly [name: string]: U } => Object.fromEntries(Object.entries(values).map(([name, value]) => [name, make(value)]))
+const map = <T, U>(values: { readonly [name: string]: T }, make: (value: T) => U): { readonly [name: string]: U } =>
+  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, make(value)]))
 
 /** Without what is null, undefined or empty. */
 function compact(values: { readonly [key: string]: unknown }): { readonly [key: string]: unknown } {
-  const isEmpty = (value: unknown): boolean => value === null || value === undefined || (typeof value === 'object' && Object.keys(value).length === 0)
+  const isEmpty = (value: unknown): boolean =>
+    value === null || value === undefined || (typeof value === 'object' && Object.keys(value).length === 0)
   return Object.fromEntries(Object.entries(values).filter(([, value]) => !isEmpty(value)))
 }
 
@@ -52,7 +54,9 @@ function workloadView(workload: Workload): { readonly [key: string]: unknown } {
 }
 
 function agentView(agent: Agent): unknown {
-  const handler = { exec: 'exec', image: null, module: agent.handler.kind === 'module' ? { module: text(agent.handler.path) } : null }[agent.handler.kind]
+  const handler = { exec: 'exec', image: null, module: agent.handler.kind === 'module' ? { module: text(agent.handler.path) } : null }[
+    agent.handler.kind
+  ]
   return {
     role: agent.role,
     ...compact({ handler }),
@@ -65,7 +69,12 @@ function agentView(agent: Agent): unknown {
 }
 
 function serviceView(service: Service): unknown {
-  const ports = service.ports.map((port) => ({ target: port.container_port, ...(port.host_port === 0 ? {} : { published: port.host_port }), host_ip: port.host_ip, protocol: port.protocol }))
+  const ports = service.ports.map((port) => ({
+    target: port.container_port,
+    ...(port.host_port === 0 ? {} : { published: port.host_port }),
+    host_ip: port.host_ip,
+    protocol: port.protocol,
+  }))
   return { ...workloadView(service), ...compact({ ports }) }
 }
 
@@ -88,7 +97,13 @@ function mountView(mount: Mount): unknown {
 
 function pipelineView(pipeline: Pipeline): unknown {
   return {
-    ...compact({ inputs: map(pipeline.inputs, (input) => ({ type: input.type, ...(input.default === undefined ? {} : { default: templateView(input.default) }), required: input.required })) }),
+    ...compact({
+      inputs: map(pipeline.inputs, (input) => ({
+        type: input.type,
+        ...(input.default === undefined ? {} : { default: templateView(input.default) }),
+        required: input.required,
+      })),
+    }),
     jobs: map(pipeline.jobs, (job) => ({
       agent: job.agent,
       ...compact({ needs: job.needs }),

@@ -1,7 +1,13 @@
 /** How messages name things: `mem_limit of agent "lead"`, `30 (number)`. */
 import type { Node, Path } from './tree.ts'
 
-const SECTIONS: { readonly [section: string]: string } = { agents: 'agent', services: 'service', secrets: 'secret', volumes: 'volume', pipelines: 'pipeline' }
+const SECTIONS: { readonly [section: string]: string } = {
+  agents: 'agent',
+  services: 'service',
+  secrets: 'secret',
+  volumes: 'volume',
+  pipelines: 'pipeline',
+}
 
 /** The thing that a path leads to, from the inside out. */
 export function subject(path: Path): string {
@@ -18,7 +24,9 @@ export function subject(path: Path): string {
 }
 
 function keys(path: Path): string {
-  return path.map((step, index) => (typeof step === 'number' || /^\d+$/.test(step) ? `[${step}]` : `${index === 0 ? '' : '.'}${step}`)).join('')
+  return path
+    .map((step, index) => (typeof step === 'number' || /^\d+$/.test(step) ? `[${step}]` : `${index === 0 ? '' : '.'}${step}`))
+    .join('')
 }
 
 /** What stands there. A value that came from a variable is shown as it was written: it may be a secret. */

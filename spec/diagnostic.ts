@@ -9,7 +9,10 @@ export interface Place {
   readonly end_line: number
   readonly end_column: number
 }
-export interface Note { readonly message: string; readonly place: Place | null }
+export interface Note {
+  readonly message: string
+  readonly place: Place | null
+}
 export interface Diagnostic {
   readonly code: Code
   readonly severity: 'error' | 'warning'

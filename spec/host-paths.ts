@@ -2,7 +2,18 @@
 import { posix } from 'node:path'
 
 /** Neither they, nor what is in them, nor what contains them. */
-const CLOSED = ['/etc', '/proc', '/sys', '/dev', '/boot', '/run', '/var/run', '/var/lib/docker', '/var/lib/containerd', '/var/lib/containers'] as const
+const CLOSED = [
+  '/etc',
+  '/proc',
+  '/sys',
+  '/dev',
+  '/boot',
+  '/run',
+  '/var/run',
+  '/var/lib/docker',
+  '/var/lib/containerd',
+  '/var/lib/containers',
+] as const
 /** A folder below is fine: the checkout of a user who is root. */
 const ROOT_HOME = '/root'
 const SOCKET = /^(docker|podman|containerd|crio)\.sock$/

@@ -6,7 +6,9 @@ import type { Entry, Node, ScalarNode } from './tree.ts'
 export type Environment = { readonly [name: string]: string | undefined }
 
 type Operator = ':-' | '-' | ':?' | '?' | ':+' | '+'
-type Part = { readonly literal: string } | { readonly name: string; readonly operator: Operator | null; readonly word: readonly Part[]; readonly text: string }
+type Part =
+  | { readonly literal: string }
+  | { readonly name: string; readonly operator: Operator | null; readonly word: readonly Part[]; readonly text: string }
 
 const MAX_NESTING = 16
 
@@ -62,7 +64,10 @@ function readVariable(text: string, at: number, nesting: number): { readonly par
   const inner = at + head[0].length
   const word = operator === null ? { parts: [], end: inner } : read(text, inner, nesting + 1)
   if (text[word.end] !== '}') {
-    const message = operator === null && word.end < text.length ? `"${shown}" is malformed: expected "}" or one of :- - :? ? :+ + after the name` : `"${shown}" has no closing "}"`
+    const message =
+      operator === null && word.end < text.length
+        ? `"${shown}" is malformed: expected "}" or one of :- - :? ? :+ + after the name`
+        : `"${shown}" has no closing "}"`
     throw new Malformed(shown, message)
   }
   return { part: { name: head[1], operator, word: word.parts, text: text.slice(at, word.end + 1) }, end: word.end + 1 }
@@ -101,28 +106,43 @@ function lookup(part: Exclude<Part, { literal: string }>, environment: Environme
     case '?': {
       if (present) return value ?? ''
       const why = word()
-      faults.push({ text: part.text, severity: 'error', message: `the variable ${part.name} is ${value === '' ? 'empty' : 'not set'}${why === '' ? '' : `: ${why}`}` })
+      faults.push({
+        text: part.text,
+        severity: 'error',
+        message: `the variable ${part.name} is ${value === '' ? 'empty' : 'not set'}${why === '' ? '' : `: ${why}`}`,
+      })
       return ''
     }
     case null:
-      if (value === undefined) faults.push({ text: part.text, severity: 'warning', message: `the variable ${part.name} is not set: it is taken as empty` })
+      if (value === undefined)
+        faults.push({ text: part.text, severity: 'warning', message: `the variable ${part.name} is not set: it is taken as empty` })
       return value ?? ''
   }
 }
 
 /** Replaces variables in every string of the tree; `used` is every name that the file mentions. */
-export function interpolate(root: Node, environment: Environment, report: Report): { readonly root: Node; readonly used: readonly string[] } {
+export function interpolate(
+  root: Node,
+  environment: Environment,
+  report: Report,
+): { readonly root: Node; readonly used: readonly string[] } {
   const used = new Set<string>()
   // Aliases share nodes: each is done, and complained about, once.
   const done = new Map<Node, Node>()
   const visit = (node: Node): Node => {
     const before = done.get(node)
     if (before !== undefined) return before
-    const made = node.kind === 'scalar' ? interpolateScalar(node, environment, report, used) : node.kind === 'list' ? { ...node, items: node.items.map(visit) } : { ...node, entries: visitEntries(node.entries) }
+    const made =
+      node.kind === 'scalar'
+        ? interpolateScalar(node, environment, report, used)
+        : node.kind === 'list'
+          ? { ...node, items: node.items.map(visit) }
+          : { ...node, entries: visitEntries(node.entries) }
     done.set(node, made)
     return made
   }
-  const visitEntries = (entries: ReadonlyMap<string, Entry>): ReadonlyMap<string, Entry> => new Map([...entries].map(([name, entry]) => [name, { ...entry, value: visit(entry.value) }]))
+  const visitEntries = (entries: ReadonlyMap<string, Entry>): ReadonlyMap<string, Entry> =>
+    new Map([...entries].map(([name, entry]) => [name, { ...entry, value: visit(entry.value) }]))
   return { root: visit(root), used: [...used].toSorted() }
 }
 
@@ -134,9 +154,20 @@ function interpolateScalar(node: ScalarNode, environment: Environment, report: R
     for (const name of names(parts)) used.add(name)
     const faults: Fault[] = []
     const value = evaluate(parts, environment, faults)
-    for (const fault of faults) report('AG1008', spanWithin(node.span, fault.text), fault.message, { severity: fault.severity, help: 'set it in the environment, or give a default: ${NAME:-default}' })
+    for (const fault of faults)
+      report('AG1008', spanWithin(node.span, fault.text), fault.message, {
+        severity: fault.severity,
+        help: 'set it in the environment, or give a default: ${NAME:-default}',
+      })
     const changed = parts.some((part) => !('literal' in part))
-    return { ...node, value, text: value, interpolatedFrom: changed ? raw : null, reference: /(?<!\$)(\$\$)*\$\{\{/.test(raw), broken: faults.some((fault) => fault.severity === 'error') }
+    return {
+      ...node,
+      value,
+      text: value,
+      interpolatedFrom: changed ? raw : null,
+      reference: /(?<!\$)(\$\$)*\$\{\{/.test(raw),
+      broken: faults.some((fault) => fault.severity === 'error'),
+    }
   } catch (error) {
     if (!(error instanceof Malformed)) throw error
     report('AG1008', spanWithin(node.span, error.text), error.message, { help: 'write $$ for a dollar sign that stands for itself' })

@@ -47,13 +47,21 @@ export function load(options: LoadOptions): Loaded {
   const done = (project: Project | null, spans: ReadonlyMap<string, Span>, variables: readonly string[]): Loaded => {
     const found = hideValues(diagnostics(), variables, options.environment)
     const failed = found.some((diagnostic) => diagnostic.severity === 'error')
-    return { project: failed ? null : project, diagnostics: found, sources, places: new Map([...spans].map(([path, span]) => [path, placeOf(span)])), variables }
+    return {
+      project: failed ? null : project,
+      diagnostics: found,
+      sources,
+      places: new Map([...spans].map(([path, span]) => [path, placeOf(span)])),
+      variables,
+    }
   }
   const nothing = (): Loaded => done(null, new Map(), [])
 
   const file = options.files[0]
   if (file === undefined || options.files.length > 1) {
-    report('AG1009', null, file === undefined ? 'no project file was given' : 'more than one project file is not supported yet', { help: 'name one file with -f' })
+    report('AG1009', null, file === undefined ? 'no project file was given' : 'more than one project file is not supported yet', {
+      help: 'name one file with -f',
+    })
     return nothing()
   }
   const source = read(file, options, report)
@@ -68,7 +76,12 @@ export function load(options: LoadOptions): Loaded {
   const written = new Set(spans.keys())
   const form = checkForm(root, report)
   if (form.root.kind !== 'map') return nothing()
-  const context = { folder: options.folder ?? posix.dirname(file), environment: options.environment, report, mark: (path: string, span: Span) => void spans.set(path, span) }
+  const context = {
+    folder: options.folder ?? posix.dirname(file),
+    environment: options.environment,
+    report,
+    mark: (path: string, span: Span) => void spans.set(path, span),
+  }
   const project = normalize(form.root, context, options.projectName)
   check({
     project,
@@ -88,7 +101,12 @@ function hideValues(diagnostics: readonly Diagnostic[], variables: readonly stri
   const values = variables.map((name) => [name, environment[name] ?? ''] as const).filter(([, value]) => value.length >= LEAST_HIDDEN)
   if (values.length === 0) return diagnostics
   const hide = (text: string): string => values.reduce((shown, [name, value]) => shown.replaceAll(value, () => `\${${name}}`), text)
-  return diagnostics.map((each) => ({ ...each, message: hide(each.message), help: each.help === null ? null : hide(each.help), notes: each.notes.map((note) => ({ ...note, message: hide(note.message) })) }))
+  return diagnostics.map((each) => ({
+    ...each,
+    message: hide(each.message),
+    help: each.help === null ? null : hide(each.help),
+    notes: each.notes.map((note) => ({ ...note, message: hide(note.message) })),
+  }))
 }
 
 const isUnread = (root: Node, section: Section): boolean => (child(root, section) ?? { kind: 'map' }).kind !== 'map'
@@ -101,7 +119,13 @@ function nearest(spans: ReadonlyMap<string, Span>, path: string, root: Node): Sp
   return root.span
 }
 
-const REASONS: { readonly [code: string]: string } = { ENOENT: 'there is no such file', EACCES: 'you have no permission to read it', EISDIR: 'it is a folder', ENOTDIR: 'a part of its path is no folder', ELOOP: 'its links go in a circle' }
+const REASONS: { readonly [code: string]: string } = {
+  ENOENT: 'there is no such file',
+  EACCES: 'you have no permission to read it',
+  EISDIR: 'it is a folder',
+  ENOTDIR: 'a part of its path is no folder',
+  ELOOP: 'its links go in a circle',
+}
 
 function read(file: string, options: LoadOptions, report: Report): Source | null {
   try {
@@ -111,7 +135,9 @@ function read(file: string, options: LoadOptions, report: Report): Source | null
     report('AG1001', null, `${file} is larger than 1 MiB: expected a project file`, { help: 'check the path' })
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-    report('AG1001', null, `cannot read ${file}: ${REASONS[code] ?? (error instanceof Error ? error.message : String(error))}`, { help: 'check the path and its permissions, or name a file with -f' })
+    report('AG1001', null, `cannot read ${file}: ${REASONS[code] ?? (error instanceof Error ? error.message : String(error))}`, {
+      help: 'check the path and its permissions, or name a file with -f',
+    })
   }
   return null
 }

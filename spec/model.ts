@@ -3,7 +3,7 @@ import type { Json } from './protocol.ts'
 
 export type Condition = 'service_started' | 'service_healthy' | 'service_completed_successfully'
 
-/** Durations are milliseconds, sizes bytes; `config` prints them as numbers with these names. */
+/** Durations are milliseconds, sizes bytes. `config` prints them under the file's own keys (`interval: 30s`), so that its output loads again. */
 export interface Healthcheck {
   /** As the engine takes it: ["CMD", …], ["CMD-SHELL", "…"]; disabled: ["NONE"]. */
   readonly test: readonly string[]
@@ -56,7 +56,10 @@ export interface Workload {
   readonly secrets: readonly SecretUse[]
 }
 
-export type Handler = { readonly kind: 'exec' } | { readonly kind: 'module'; /** absolute path on the host */ readonly path: string } | { readonly kind: 'image' }
+export type Handler =
+  | { readonly kind: 'exec' }
+  | { readonly kind: 'module' /** absolute path on the host */; readonly path: string }
+  | { readonly kind: 'image' }
 
 export interface Agent extends Workload {
   readonly role: 'orchestrator' | 'worker'
@@ -73,14 +76,22 @@ export interface Service extends Workload {
   readonly ports: readonly PortMapping[]
 }
 
-export type Secret = { readonly name: string; readonly kind: 'file'; /** absolute */ readonly path: string } | { readonly name: string; readonly kind: 'environment'; readonly variable: string }
+export type Secret =
+  | { readonly name: string; readonly kind: 'file' /** absolute */; readonly path: string }
+  | { readonly name: string; readonly kind: 'environment'; readonly variable: string }
 
 /** A value of `with`: JSON in which whole-value references stand as `{ $ref: ["needs", "plan", "result", "files"] }`. */
-export interface Reference { readonly $ref: readonly string[] }
+export interface Reference {
+  readonly $ref: readonly string[]
+}
 export type Template = Json | Reference | readonly Template[] | { readonly [key: string]: Template }
 
 export type InputType = 'string' | 'number' | 'boolean' | 'object' | 'array'
-export interface PipelineInput { readonly type: InputType; readonly default?: Json; readonly required: boolean }
+export interface PipelineInput {
+  readonly type: InputType
+  readonly default?: Json
+  readonly required: boolean
+}
 export interface PipelineJob {
   readonly id: string
   readonly agent: string

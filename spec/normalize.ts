@@ -3,10 +3,11 @@ import { posix } from 'node:path'
 import type { Agent, Handler, Project, Secret, Service } from './model.ts'
 import { DEFAULTS } from './model.ts'
 import { type Context, names, pathOf } from './context.ts'
+import { mountsOf, portsOf, secretsOf } from './mounts.ts'
 import { pipelineOf } from './pipeline.ts'
 import { child, entriesOf, type MapNode, type Node, textOf } from './tree.ts'
 import { duration } from './values.ts'
-import { integer, mountsOf, portsOf, readOr, secretsOf, workload } from './workload.ts'
+import { integer, readOr, workload } from './workload.ts'
 
 export function normalize(root: Node, context: Context, projectName: string | undefined): Project {
   const section = <T>(key: string, make: (name: string, node: MapNode, at: string) => T): { readonly [name: string]: T } =>
@@ -31,7 +32,8 @@ const NAME_HELP = 'use lower-case letters, digits, "_" and "-", starting with a 
 /** -p, else `name`, else the folder's name made to fit, as Compose does. */
 function nameOf(root: Node, context: Context, projectName: string | undefined): string {
   if (projectName !== undefined) {
-    if (!PROJECT_NAME.test(projectName)) context.report('AG1005', null, `the project name ${JSON.stringify(projectName)} does not fit`, { help: NAME_HELP })
+    if (!PROJECT_NAME.test(projectName))
+      context.report('AG1005', null, `the project name ${JSON.stringify(projectName)} does not fit`, { help: NAME_HELP })
     return projectName
   }
   const node = child(root, 'name')
@@ -40,8 +42,16 @@ function nameOf(root: Node, context: Context, projectName: string | undefined): 
     if (!PROJECT_NAME.test(given)) context.report('AG1005', node.span, 'the project name does not fit', { help: NAME_HELP })
     return given
   }
-  const folder = posix.basename(context.folder).toLowerCase().replaceAll(/[^a-z0-9_-]/g, '').replace(/^[_-]+/, '').slice(0, 63)
-  if (folder === '') context.report('AG1007', root.span, `the folder's name "${posix.basename(context.folder)}" makes no project name`, { help: 'add the key name at the top of the file, or use -p' })
+  const folder = posix
+    .basename(context.folder)
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9_-]/g, '')
+    .replace(/^[_-]+/, '')
+    .slice(0, 63)
+  if (folder === '')
+    context.report('AG1007', root.span, `the folder's name "${posix.basename(context.folder)}" makes no project name`, {
+      help: 'add the key name at the top of the file, or use -p',
+    })
   return folder
 }
 
@@ -63,7 +73,10 @@ function agentOf(name: string, node: MapNode, at: string, context: Context): Age
     delegates_to: delegates,
     uses: list('uses'),
     isolation: { reuse: 'role' },
-    ready_timeout_ms: timeout === undefined ? DEFAULTS.agent.ready_timeout_ms : readOr(duration(textOf(timeout)), timeout, context, DEFAULTS.agent.ready_timeout_ms),
+    ready_timeout_ms:
+      timeout === undefined
+        ? DEFAULTS.agent.ready_timeout_ms
+        : readOr(duration(textOf(timeout)), timeout, context, DEFAULTS.agent.ready_timeout_ms),
   }
 }
 

@@ -22,14 +22,18 @@ interface Context {
 export function parse(source: Source, report: Report): Node | null {
   const start: Span = { source, start: 0, end: 0 }
   if (source.text.includes('\0')) {
-    report('AG1002', start, 'the file is not UTF-8 text: it contains NUL characters', { help: 'save it as UTF-8 (an editor may have written UTF-16)' })
+    report('AG1002', start, 'the file is not UTF-8 text: it contains NUL characters', {
+      help: 'save it as UTF-8 (an editor may have written UTF-16)',
+    })
     return null
   }
   const document = read(source, report)
   if (document === null) return null
   if (reportSyntax(document, source, report)) return null
   if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) {
-    report('AG1007', start, 'the file is empty: expected a mapping with agents', { help: 'run `agentctl init` for a commented starter project' })
+    report('AG1007', start, 'the file is empty: expected a mapping with agents', {
+      help: 'run `agentctl init` for a commented starter project',
+    })
     return null
   }
   const context: Context = { source, report, anchors: new Map(), size: 0, failed: false }
@@ -51,7 +55,10 @@ function read(source: Source, report: Report): Document.Parsed | null {
 
 const SYNTAX: { readonly [code: string]: { readonly message: string; readonly help?: string } } = {
   TAB_AS_INDENT: { message: 'a tab is used for indentation: YAML takes spaces only', help: 'replace the tab by spaces' },
-  MULTIPLE_DOCS: { message: 'a second YAML document starts here: a project file is one document', help: 'remove the "---" line and what follows, or put it into a file of its own' },
+  MULTIPLE_DOCS: {
+    message: 'a second YAML document starts here: a project file is one document',
+    help: 'remove the "---" line and what follows, or put it into a file of its own',
+  },
   NON_STRING_KEY: { message: 'a key has to be a plain name, not a list or mapping', help: 'quote a value that starts with "{" or "["' },
 }
 
@@ -66,13 +73,17 @@ function reportSyntax(document: Document.Parsed, source: Source, report: Report)
     const known = SYNTAX[error.code]
     // `{ cpus: ${N} }`: inside braces a variable needs quotes.
     const unquoted = /^[@`]/.test(source.text.slice(error.pos[0], error.pos[0] + 1)) || source.text[error.pos[0] - 1] === '$'
-    report('AG1002', span(error), known?.message ?? lowerFirst(error.message), { help: known?.help ?? (unquoted ? 'put the value in quotes' : null) })
+    report('AG1002', span(error), known?.message ?? lowerFirst(error.message), {
+      help: known?.help ?? (unquoted ? 'put the value in quotes' : null),
+    })
   }
   for (const warning of document.warnings) {
     if (warning.code !== 'TAG_RESOLVE_FAILED') continue
     const tag = source.text.slice(warning.pos[0], warning.pos[1]).trim()
     const later = tag === '!reset' || tag === '!override'
-    report(later ? 'AG1006' : 'AG1002', span(warning), later ? `the tag ${tag} is not supported yet` : `unknown tag ${tag}`, { help: 'remove the tag' })
+    report(later ? 'AG1006' : 'AG1002', span(warning), later ? `the tag ${tag} is not supported yet` : `unknown tag ${tag}`, {
+      help: 'remove the tag',
+    })
   }
   return document.errors.length > 0
 }
@@ -126,7 +137,9 @@ function mapping(pairs: readonly Pair[], context: Context, depth: number, span: 
     }
     const first = own.get(name)
     if (first !== undefined) {
-      context.report('AG1003', key, `the key "${name}" stands twice in one mapping`, { notes: [{ message: 'it stands here first', span: first.key }] })
+      context.report('AG1003', key, `the key "${name}" stands twice in one mapping`, {
+        notes: [{ message: 'it stands here first', span: first.key }],
+      })
       continue
     }
     own.set(name, { key, value })
@@ -145,7 +158,8 @@ function mapping(pairs: readonly Pair[], context: Context, depth: number, span: 
 function mergeable(value: Node, key: Span, context: Context): readonly Node[] {
   const nodes = value.kind === 'list' ? value.items : [value]
   if (nodes.every((node) => node.kind === 'map')) return nodes
-  if (!context.failed) context.report('AG1005', key, 'expected an alias of a mapping (or a list of them) for "<<"', { help: 'write <<: *NAME' })
+  if (!context.failed)
+    context.report('AG1005', key, 'expected an alias of a mapping (or a list of them) for "<<"', { help: 'write <<: *NAME' })
   return []
 }
 

@@ -58,6 +58,8 @@ function foreachOf(node: Node | undefined, context: Context): PipelineJob['forea
   if (list === undefined) return null
   const value: Template = template(list, context.report)
   if (!Array.isArray(value) && !isReference(value) && !(list.kind === 'scalar' && list.reference))
-    context.report('AG1005', list.span, `expected a list or a reference to one for foreach, got ${found(list)}`, { help: 'for example foreach: ${{ needs.plan.result.parts }}' })
+    context.report('AG1005', list.span, `expected a list or a reference to one for foreach, got ${found(list)}`, {
+      help: 'for example foreach: ${{ needs.plan.result.parts }}',
+    })
   return { in: value, as: node.kind === 'map' ? textOf(child(node, 'as')) || 'item' : 'item' }
 }

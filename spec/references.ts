@@ -7,7 +7,8 @@ import { found } from './describe.ts'
 
 const HELP = 'use one whole value: ${{ inputs.NAME }}, ${{ needs.JOB.result.KEY }} or the variable of foreach; $${{ stands for itself'
 
-export const isReference = (value: Template): value is Reference => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.hasOwn(value, '$ref')
+export const isReference = (value: Template): value is Reference =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && Object.hasOwn(value, '$ref')
 
 export function showReference(reference: Reference): string {
   return `\${{ ${reference.$ref.join('.')} }}`
@@ -25,7 +26,9 @@ export function template(node: Node, report: Report): Template {
   if (node.kind === 'map') {
     const reserved = node.entries.get('$ref')
     if (reserved !== undefined) report('AG1005', reserved.key, 'the key "$ref" is reserved here', { help: 'name it otherwise' })
-    return Object.fromEntries([...node.entries].filter(([key]) => key !== '$ref').map(([key, entry]) => [key, template(entry.value, report)]))
+    return Object.fromEntries(
+      [...node.entries].filter(([key]) => key !== '$ref').map(([key, entry]) => [key, template(entry.value, report)]),
+    )
   }
   if (!node.reference) return json(node)
   const names = parseReference(textOf(node))
@@ -48,9 +51,15 @@ export function refuseStrays(root: Node, report: Report): Node {
     if (String(path.at(-1)).startsWith('x-') && path.length !== 2) return node
     if (path.length === 5 && path[0] === 'pipelines' && path[2] === 'jobs' && (path[4] === 'with' || path[4] === 'foreach')) return node
     if (node.kind === 'list') return { ...node, items: node.items.map((item, index) => visit(item, [...path, index])) }
-    if (node.kind === 'map') return { ...node, entries: new Map([...node.entries].map(([key, entry]) => [key, { ...entry, value: visit(entry.value, [...path, key]) }])) }
+    if (node.kind === 'map')
+      return {
+        ...node,
+        entries: new Map([...node.entries].map(([key, entry]) => [key, { ...entry, value: visit(entry.value, [...path, key]) }])),
+      }
     if (!node.reference) return node
-    report('AG2004', node.span, 'a ${{ }} reference has a value only in `with` and `foreach` of a pipeline\'s job', { help: 'use a variable of the environment, ${NAME}, or write $${{ if it stands for itself' })
+    report('AG2004', node.span, "a ${{ }} reference has a value only in `with` and `foreach` of a pipeline's job", {
+      help: 'use a variable of the environment, ${NAME}, or write $${{ if it stands for itself',
+    })
     return { ...node, broken: true }
   }
   return visit(root, [])

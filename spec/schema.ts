@@ -20,7 +20,17 @@ const KEYWORDS = [
 let compiled: ValidateFunction | null = null
 function validator(): ValidateFunction {
   if (compiled !== null) return compiled
-  const ajv = new Ajv2020({ allErrors: true, verbose: true, allowUnionTypes: true, strict: true, validateFormats: false, ownProperties: true })
+  // Without the check against the meta-schema (a test does it): compiling that costs more than our own.
+  const ajv = new Ajv2020({
+    meta: false,
+    validateSchema: false,
+    allErrors: true,
+    verbose: true,
+    allowUnionTypes: true,
+    strict: true,
+    validateFormats: false,
+    ownProperties: true,
+  })
   ajv.addVocabulary(KEYWORDS)
   compiled = ajv.compile(schema as AnySchemaObject)
   return compiled
@@ -45,7 +55,11 @@ export function checkForm(root: Node, report: Report): { readonly root: Node; re
 }
 
 const pointer = (path: Path): string => path.map((step) => `/${String(step).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
-const split = (text: string): Path => text.split('/').slice(1).map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'))
+const split = (text: string): Path =>
+  text
+    .split('/')
+    .slice(1)
+    .map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'))
 
 /** One error per place: a wrong type makes every other complaint about that value noise. */
 function useful(errors: readonly ErrorObject[]): readonly ErrorObject[] {
@@ -69,33 +83,57 @@ function explain(error: ErrorObject, path: Path, root: Node, report: Report): vo
     case 'additionalProperties':
       return unknownKey(String(error.params['additionalProperty']), parent, path, root, report)
     case 'required':
-      return report('AG1007', span, `${what} needs the key "${error.params['missingProperty']}"`, { help: exampleOf(parent, String(error.params['missingProperty'])) })
+      return report('AG1007', span, `${what} needs the key "${error.params['missingProperty']}"`, {
+        help: exampleOf(parent, String(error.params['missingProperty'])),
+      })
     case 'propertyNames': {
       const name = String(error.params['propertyName'])
-      return report('AG1005', nodeKey(root, path, name), `expected ${(parent['propertyNames'] as AnySchemaObject)['x-expected']} for the name "${name}" in ${what}`)
+      return report(
+        'AG1005',
+        nodeKey(root, path, name),
+        `expected ${(parent['propertyNames'] as AnySchemaObject)['x-expected']} for the name "${name}" in ${what}`,
+      )
     }
     case 'uniqueItems': {
       const place = nodeAt(root, [...path, Math.max(Number(error.params['i']), Number(error.params['j']))])
       return report('AG2003', place.span, `${found(place.node)} stands twice in ${what}`, { help: 'remove one of the two' })
     }
   }
-  if (error.keyword === 'maxProperties' && node?.kind === 'map') return report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${[...node.entries.keys()].join(' and ')}`)
+  if (error.keyword === 'maxProperties' && node?.kind === 'map')
+    return report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${[...node.entries.keys()].join(' and ')}`)
   const text = node?.kind === 'scalar' && typeof node.value === 'string' ? node.value : null
   const later = (parent['x-later'] ?? []) as readonly string[]
-  if (text !== null && later.includes(text)) return report('AG1006', span, `"${text}" is not supported yet for ${what}`, { help: `write ${expectation(parent)}` })
-  if (text !== null && parent['x-later-string'] !== undefined) return report('AG1006', span, `${parent['x-later-string']} is not supported yet (${what})`, { help: 'write its jobs here' })
+  if (text !== null && later.includes(text))
+    return report('AG1006', span, `"${text}" is not supported yet for ${what}`, { help: `write ${expectation(parent)}` })
+  if (text !== null && parent['x-later-string'] !== undefined)
+    return report('AG1006', span, `${parent['x-later-string']} is not supported yet (${what})`, { help: 'write its jobs here' })
   const allowed = (parent['enum'] ?? []) as readonly unknown[]
-  report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${found(node)}`, { help: text === null ? null : didYouMean(text, allowed.map(String)) })
+  report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${found(node)}`, {
+    help: text === null ? null : didYouMean(text, allowed.map(String)),
+  })
 }
 
-const TYPES: { readonly [type: string]: string } = { object: 'a mapping', array: 'a list', string: 'a string', integer: 'an integer', number: 'a number', boolean: 'true or false', null: 'nothing' }
+const TYPES: { readonly [type: string]: string } = {
+  object: 'a mapping',
+  array: 'a list',
+  string: 'a string',
+  integer: 'an integer',
+  number: 'a number',
+  boolean: 'true or false',
+  null: 'nothing',
+}
 
 function expectation(parent: AnySchemaObject): string {
   if (typeof parent['x-expected'] === 'string') return parent['x-expected']
   if (Array.isArray(parent['enum'])) return parent['enum'].map((value) => `"${value}"`).join(' or ')
   const types: readonly string[] = [parent['type'] ?? []].flat()
   if (parent['minLength'] !== undefined && types.length === 1 && types[0] === 'string') return 'a string that is not empty'
-  return types.map((type) => TYPES[type] ?? type).filter((type) => type !== 'nothing').join(' or ') || 'another value'
+  return (
+    types
+      .map((type) => TYPES[type] ?? type)
+      .filter((type) => type !== 'nothing')
+      .join(' or ') || 'another value'
+  )
 }
 
 function unknownKey(key: string, parent: AnySchemaObject, path: Path, root: Node, report: Report): void {
@@ -104,10 +142,13 @@ function unknownKey(key: string, parent: AnySchemaObject, path: Path, root: Node
   const never = (parent['x-never'] ?? {}) as { readonly [key: string]: string }
   const later = (parent['x-later'] ?? []) as readonly string[]
   if (Object.hasOwn(never, key)) return report('AG3001', span, `the key "${key}" is refused ${where}: ${never[key]}`, { help: 'remove it' })
-  if (later.includes(key)) return report('AG1006', span, `the key "${key}" is not supported yet ${where}`, { help: 'remove it; a later version supports it' })
+  if (later.includes(key))
+    return report('AG1006', span, `the key "${key}" is not supported yet ${where}`, { help: 'remove it; a later version supports it' })
   const keys = Object.keys((parent['properties'] ?? {}) as object)
   const guess = elsewhere(key) ?? didYouMean(key, keys) ?? inJob(key)
-  report('AG1004', span, `unknown key "${key}" ${where}`, { help: guess ?? (keys.length > 0 ? `known keys: ${keys.join(', ')}` : 'remove it') })
+  report('AG1004', span, `unknown key "${key}" ${where}`, {
+    help: guess ?? (keys.length > 0 ? `known keys: ${keys.join(', ')}` : 'remove it'),
+  })
 }
 
 /** A key at the wrong level is the second most common slip after a typing error. */
@@ -145,7 +186,8 @@ function removal(error: ErrorObject, path: Path): Path | null {
 
 function without(node: Node, bad: ReadonlySet<string>, path: Path): Node {
   const isBad = (step: string | number): boolean => bad.has(pointer([...path, step]))
-  if (node.kind === 'list') return { ...node, items: node.items.flatMap((item, index) => (isBad(index) ? [] : [without(item, bad, [...path, index])])) }
+  if (node.kind === 'list')
+    return { ...node, items: node.items.flatMap((item, index) => (isBad(index) ? [] : [without(item, bad, [...path, index])])) }
   if (node.kind === 'scalar') return bad.has(pointer(path)) ? { ...node, value: null } : node
   const entries = new Map<string, Entry>()
   for (const [name, entry] of node.entries) {

@@ -36,7 +36,8 @@ export type Path = readonly (string | number)[]
 
 export const entriesOf = (node: Node | undefined): readonly (readonly [string, Entry])[] => (node?.kind === 'map' ? [...node.entries] : [])
 export const itemsOf = (node: Node | undefined): readonly Node[] => (node?.kind === 'list' ? node.items : [])
-export const child = (node: Node | undefined, key: string): Node | undefined => (node?.kind === 'map' ? node.entries.get(key)?.value : undefined)
+export const child = (node: Node | undefined, key: string): Node | undefined =>
+  node?.kind === 'map' ? node.entries.get(key)?.value : undefined
 
 /** A scalar as a string: numbers keep their digits, null is ''. */
 export function textOf(node: Node | undefined): string {
@@ -74,7 +75,11 @@ export function nodeAt(root: Node, path: Path): { readonly node: Node | undefine
 }
 
 /** Every node with its path, the root first. */
-export function* walk(node: Node, path: Path = [], key: Span = node.span): Generator<{ readonly path: Path; readonly node: Node; readonly span: Span }> {
+export function* walk(
+  node: Node,
+  path: Path = [],
+  key: Span = node.span,
+): Generator<{ readonly path: Path; readonly node: Node; readonly span: Span }> {
   yield { path, node, span: node.kind === 'scalar' ? node.span : key }
   if (node.kind === 'map') for (const [name, entry] of node.entries) yield* walk(entry.value, [...path, name], entry.key)
   if (node.kind === 'list') for (const [index, item] of node.items.entries()) yield* walk(item, [...path, index], item.span)

@@ -2,7 +2,11 @@
 import type { PortMapping } from './model.ts'
 
 /** `why` never repeats the input, which may be the value of a variable. `later`: understood, not supported yet. */
-interface Refused { readonly ok: false; readonly why: string; readonly later: boolean }
+interface Refused {
+  readonly ok: false
+  readonly why: string
+  readonly later: boolean
+}
 export type Read<T> = { readonly ok: true; readonly value: T } | Refused
 const ok = <T>(value: T): Read<T> => ({ ok: true, value })
 const no = (why: string): Refused => ({ ok: false, why, later: false })
@@ -65,15 +69,17 @@ export function words(text: string): Read<readonly string[]> {
   return ok(found)
 }
 
-const portNumber = (text: string, least: number): number | null => (/^\d{1,5}$/.test(text) && Number(text) >= least && Number(text) <= 65535 ? Number(text) : null)
+const portNumber = (text: string, least: number): number | null =>
+  /^\d{1,5}$/.test(text) && Number(text) >= least && Number(text) <= 65535 ? Number(text) : null
 
 /** An address of this machine: IPv4, or IPv6 in brackets or not. */
-export const isAddress = (text: string): boolean => (/^\d{1,3}(\.\d{1,3}){3}$/.test(text) ? text.split('.').every((part) => Number(part) <= 255) : /^[0-9a-fA-F:]*:[0-9a-fA-F:.]*$/.test(text))
+export const isAddress = (text: string): boolean =>
+  /^\d{1,3}(\.\d{1,3}){3}$/.test(text) ? text.split('.').every((part) => Number(part) <= 255) : /^[0-9a-fA-F:]*:[0-9a-fA-F:.]*$/.test(text)
 
 /** "8000", "8000:8000", "127.0.0.1:8000:8000/udp", "[::1]:80:80". */
 export function port(text: string): Read<PortMapping> {
   const expected = 'expected [HOST_IP:][HOST_PORT:]PORT[/udp], like "127.0.0.1:8000:8000"'
-  const match = /^(?:(?:(\[[^\]]*\]|[^:\[\]]*):)?([^:\[\]]*):)?([^:\[\]/]+)(?:\/([a-z]+))?$/i.exec(text)
+  const match = /^(?:(?:(\[[^\]]*\]|[^:[\]]*):)?([^:[\]]*):)?([^:[\]/]+)(?:\/([a-z]+))?$/i.exec(text)
   if (match === null) return no(expected)
   const [, address = '', published = '', target = '', protocol = 'tcp'] = match
   if (target.includes('-') || published.includes('-')) return later('ranges of ports are not supported yet: write one entry per port')
@@ -97,8 +103,10 @@ export interface ShortMount {
 export function shortMount(text: string): Read<ShortMount> {
   const parts = text.split(':')
   const [source = '', target, options = '', ...rest] = parts
-  if (target === undefined) return later('a volume without a source is not supported yet: write NAME:TARGET and declare NAME under `volumes`')
-  if (/^[A-Za-z]$/.test(source) && (target.startsWith('\\') || options.startsWith('/'))) return no('a Windows path is not supported: expected SOURCE:TARGET[:ro]')
+  if (target === undefined)
+    return later('a volume without a source is not supported yet: write NAME:TARGET and declare NAME under `volumes`')
+  if (/^[A-Za-z]$/.test(source) && (target.startsWith('\\') || options.startsWith('/')))
+    return no('a Windows path is not supported: expected SOURCE:TARGET[:ro]')
   if (rest.length > 0 || source === '') return no('expected SOURCE:TARGET[:ro]')
   let readOnly = false
   for (const option of options.split(',').filter((each) => each !== '')) {

@@ -6,13 +6,23 @@ import { distance, nearest } from '../../../spec/suggest.ts'
 import { loadText, problems } from './loading.ts'
 
 test('a name of Object.prototype is not declared by itself', () => {
-  expect(problems(loadText('agents: { a: { uses: [constructor], delegates_to: [toString], depends_on: [valueOf] } }\npipelines: { p: { jobs: { j: { agent: hasOwnProperty, needs: [toString], with: "${{ inputs.constructor }}" } } } }\n'))).toHaveLength(6)
+  expect(
+    problems(
+      loadText(
+        'agents: { a: { uses: [constructor], delegates_to: [toString], depends_on: [valueOf] } }\npipelines: { p: { jobs: { j: { agent: hasOwnProperty, needs: [toString], with: "${{ inputs.constructor }}" } } } }\n',
+      ),
+    ),
+  ).toHaveLength(6)
 })
 
 test('a service that cannot be read is still declared', () => {
-  expect(problems(loadText('agents: { a: { uses: [s], depends_on: { s: { condition: service_healthy } } } }\nservices: { s: { image: "x:1", healthcheck: 5 } }\n'))).toEqual([
-    '2:45 AG1005 expected a mapping for healthcheck of service "s", got 5 (number)',
-  ])
+  expect(
+    problems(
+      loadText(
+        'agents: { a: { uses: [s], depends_on: { s: { condition: service_healthy } } } }\nservices: { s: { image: "x:1", healthcheck: 5 } }\n',
+      ),
+    ),
+  ).toEqual(['2:45 AG1005 expected a mapping for healthcheck of service "s", got 5 (number)'])
   expect(problems(loadText('agents: { a: { uses: [s] } }\nservices: 5\n'))).toHaveLength(1)
 })
 
@@ -28,11 +38,24 @@ test('a long chain of dependencies is no cycle and no stack overflow', () => {
 
 test('many overlapping cycles are one problem per component', () => {
   const names = Array.from({ length: 40 }, (_, n) => `a${n}`)
-  const found = problems(loadText(`agents:\n${names.map((name) => `  ${name}: { depends_on: [${names.filter((each) => each !== name).join(', ')}] }`).join('\n')}\n`))
+  const found = problems(
+    loadText(
+      `agents:\n${names.map((name) => `  ${name}: { depends_on: [${names.filter((each) => each !== name).join(', ')}] }`).join('\n')}\n`,
+    ),
+  )
   expect(found).toHaveLength(1)
 })
 
-const graphs = fc.integer({ min: 1, max: 8 }).chain((size) => fc.array(fc.tuple(fc.nat(size - 1), fc.nat(size - 1)), { maxLength: 16 }).map((pairs) => new Map(Array.from({ length: size }, (_, n) => [`n${n}`, pairs.filter(([from]) => from === n).map(([, to]) => `n${to}`)]))))
+const graphs = fc
+  .integer({ min: 1, max: 8 })
+  .chain((size) =>
+    fc
+      .array(fc.tuple(fc.nat(size - 1), fc.nat(size - 1)), { maxLength: 16 })
+      .map(
+        (pairs) =>
+          new Map(Array.from({ length: size }, (_, n) => [`n${n}`, pairs.filter(([from]) => from === n).map(([, to]) => `n${to}`)])),
+      ),
+  )
 
 test('a cycle is found exactly where the nodes cannot be sorted, and it is made of edges', () => {
   fc.assert(
@@ -53,12 +76,33 @@ test('a cycle is found exactly where the nodes cannot be sorted, and it is made 
   )
 })
 
-test.each(['/', '//', '/etc', '/etc/', '/etc/passwd', '/proc/1', '/sys', '/dev/shm', '/boot', '/root', '/run/user/1000/x', '/var/run/docker.sock', '/var', '/var/lib', '/var/lib/docker/volumes', '/home/me/docker.sock', '/data/../etc'])('%s is closed to agents', (path) => {
+test.each([
+  '/',
+  '//',
+  '/etc',
+  '/etc/',
+  '/etc/passwd',
+  '/proc/1',
+  '/sys',
+  '/dev/shm',
+  '/boot',
+  '/root',
+  '/run/user/1000/x',
+  '/var/run/docker.sock',
+  '/var',
+  '/var/lib',
+  '/var/lib/docker/volumes',
+  '/home/me/docker.sock',
+  '/data/../etc',
+])('%s is closed to agents', (path) => {
   expect(forbiddenHostPath(path)).not.toBeNull()
 })
-test.each(['/root/project', '/home/me', '/home', '/opt/data', '/srv', '/etcetera', '/tmp/run', '/var/lib/dockerish', '/var/data'])('%s is open', (path) => {
-  expect(forbiddenHostPath(path)).toBeNull()
-})
+test.each(['/root/project', '/home/me', '/home', '/opt/data', '/srv', '/etcetera', '/tmp/run', '/var/lib/dockerish', '/var/data'])(
+  '%s is open',
+  (path) => {
+    expect(forbiddenHostPath(path)).toBeNull()
+  },
+)
 
 test('suggestions', () => {
   expect(distance('replcias', 'replicas')).toBe(1)

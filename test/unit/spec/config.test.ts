@@ -64,13 +64,44 @@ test('the printed file of a printed file is the same text', () => {
   expect(stringify(configView(project(once, {})))).toBe(once)
 })
 
-const words = fc.oneof(fc.string({ maxLength: 12 }), fc.constantFrom('$', '$$', '${A}', '${{ a }}', 'true', '1', '~', '- a', 'a: b', '#', '"', "'", '\n', ' ', '日本', '{secret:x}', 'null', '*a', '&a', '!x', '<<', '0x10', '1e3')).map((text) => text.replaceAll('\0', ''))
+const words = fc
+  .oneof(
+    fc.string({ maxLength: 12 }),
+    fc.constantFrom(
+      '$',
+      '$$',
+      '${A}',
+      '${{ a }}',
+      'true',
+      '1',
+      '~',
+      '- a',
+      'a: b',
+      '#',
+      '"',
+      "'",
+      '\n',
+      ' ',
+      '日本',
+      '{secret:x}',
+      'null',
+      '*a',
+      '&a',
+      '!x',
+      '<<',
+      '0x10',
+      '1e3',
+    ),
+  )
+  .map((text) => text.replaceAll('\0', ''))
 const quoted = (text: string): string => JSON.stringify(text.replaceAll('$', '$$$$'))
 
 test('whatever stands in strings survives', () => {
   fc.assert(
     fc.property(words, words, words, (a, b, c) => {
-      again(`agents: { a: { environment: { X: ${quoted(a)} }, command: [${quoted(b)}], labels: { l: ${quoted(c)} } } }\npipelines: { p: { inputs: { i: { default: ${quoted(a)} } }, jobs: { j: { agent: a, with: { ${JSON.stringify(`k${b}`)}: ${quoted(c)} } } } } }\n`)
+      again(
+        `agents: { a: { environment: { X: ${quoted(a)} }, command: [${quoted(b)}], labels: { l: ${quoted(c)} } } }\npipelines: { p: { inputs: { i: { default: ${quoted(a)} } }, jobs: { j: { agent: a, with: { ${JSON.stringify(`k${b}`)}: ${quoted(c)} } } } } }\n`,
+      )
     }),
     { seed: 3, numRuns: 300 },
   )

@@ -50,12 +50,19 @@ test('names of Object.prototype are not variables', () => {
 })
 
 test('numbers and flags may come from variables, plain or quoted', () => {
-  const text = 'agents:\n  a:\n    replicas: "${N}"\n    cpus: ${C}\n    mem_limit: $M\n    volumes: [{ type: bind, source: ., target: /x, read_only: $R }]\n'
-  expect(project(text, { N: '3', C: '0.5', M: '64m', R: 'true' }).agents['a']).toMatchObject({ replicas: 3, cpus: 0.5, mem_limit: 67108864, mounts: [{ read_only: true }] })
+  const text =
+    'agents:\n  a:\n    replicas: "${N}"\n    cpus: ${C}\n    mem_limit: $M\n    volumes: [{ type: bind, source: ., target: /x, read_only: $R }]\n'
+  expect(project(text, { N: '3', C: '0.5', M: '64m', R: 'true' }).agents['a']).toMatchObject({
+    replicas: 3,
+    cpus: 0.5,
+    mem_limit: 67108864,
+    mounts: [{ read_only: true }],
+  })
 })
 
 test('in `with`, a plain value reads as YAML would read it, a quoted one stays text', () => {
-  const text = 'agents: { a: {} }\npipelines:\n  p:\n    jobs:\n      j:\n        agent: a\n        with:\n          n: ${N}\n          s: "${N}"\n          b: $B\n          t: ${T}\n'
+  const text =
+    'agents: { a: {} }\npipelines:\n  p:\n    jobs:\n      j:\n        agent: a\n        with:\n          n: ${N}\n          s: "${N}"\n          b: $B\n          t: ${T}\n'
   expect(project(text, { N: '3', B: 'true', T: '007' }).pipelines['p']?.jobs['j']?.with).toEqual({ n: 3, s: '3', b: true, t: '007' })
 })
 

@@ -8,7 +8,8 @@ export function loadText(text: string, environment: { [name: string]: string } =
   return load({ files: [FILE], readFile: () => text, environment, ...(projectName === undefined ? {} : { projectName }) })
 }
 
-export const problems = (loaded: Loaded): string[] => loaded.diagnostics.map((each) => `${each.place?.line}:${each.place?.column} ${each.code} ${each.message}`)
+export const problems = (loaded: Loaded): string[] =>
+  loaded.diagnostics.map((each) => `${each.place?.line}:${each.place?.column} ${each.code} ${each.message}`)
 
 export function project(text: string, environment?: { [name: string]: string }): Project {
   const loaded = loadText(text, environment)

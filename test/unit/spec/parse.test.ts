@@ -8,7 +8,10 @@ import { loadText, problems, project } from './loading.ts'
 function read(text: string): { json: unknown; problems: string[] } {
   const { report, diagnostics } = collector()
   const root = parse(makeSource('/f', text), report)
-  return { json: root === null ? null : toJson(root), problems: diagnostics().map((each) => `${each.place?.line}:${each.place?.column} ${each.message}`) }
+  return {
+    json: root === null ? null : toJson(root),
+    problems: diagnostics().map((each) => `${each.place?.line}:${each.place?.column} ${each.message}`),
+  }
 }
 
 test('anchors, aliases and merge keys work, own keys win, then the first merged mapping', () => {
@@ -48,7 +51,10 @@ test('a variable inside braces needs quotes, and the message says so', () => {
 })
 
 test('a bomb of aliases is refused quickly', () => {
-  const lines = ['x0: &a0 [x, x, x, x, x, x, x, x, x, x]', ...Array.from({ length: 30 }, (_, n) => `x${n + 1}: &a${n + 1} [${Array(10).fill(`*a${n}`).join(', ')}]`)]
+  const lines = [
+    'x0: &a0 [x, x, x, x, x, x, x, x, x, x]',
+    ...Array.from({ length: 30 }, (_, n) => `x${n + 1}: &a${n + 1} [${Array(10).fill(`*a${n}`).join(', ')}]`),
+  ]
   expect(read(lines.join('\n')).problems).toEqual([expect.stringContaining('more than 50000 values')])
 })
 

@@ -8,8 +8,30 @@ const BAD = 'agents:\n  a: { nope: 1, uses: [x] }\n'
 test('the JSON view is that of the contract, with paths relative to the working folder', () => {
   expect(problemsView(loadText(BAD).diagnostics, '/home/user')).toEqual({
     diagnostics: [
-      { code: 'AG1004', severity: 'error', message: 'unknown key "nope" in agent "a"', file: 'demo/agents.yaml', line: 2, column: 8, end_line: 2, end_column: 12, help: expect.any(String), notes: [] },
-      { code: 'AG2001', severity: 'error', message: 'agent "a" uses "x", which is not declared', file: 'demo/agents.yaml', line: 2, column: 24, end_line: 2, end_column: 25, help: 'no services are declared', notes: [] },
+      {
+        code: 'AG1004',
+        severity: 'error',
+        message: 'unknown key "nope" in agent "a"',
+        file: 'demo/agents.yaml',
+        line: 2,
+        column: 8,
+        end_line: 2,
+        end_column: 12,
+        help: expect.any(String),
+        notes: [],
+      },
+      {
+        code: 'AG2001',
+        severity: 'error',
+        message: 'agent "a" uses "x", which is not declared',
+        file: 'demo/agents.yaml',
+        line: 2,
+        column: 24,
+        end_line: 2,
+        end_column: 25,
+        help: 'no services are declared',
+        notes: [],
+      },
     ],
   })
 })

@@ -1,3 +1,4 @@
+import { Ajv2020 } from 'ajv/dist/2020.js'
 import { expect, test } from 'vitest'
 import schema from '../../../agentfile.schema.json' with { type: 'json' }
 import { DEFAULTS } from '../../../spec/model.ts'
@@ -10,7 +11,8 @@ function* keys(node: unknown, path: string): Generator<readonly [string, Schema]
   if (typeof node !== 'object' || node === null) return
   for (const [key, value] of Object.entries(node as Schema)) {
     if (key === 'examples' || key === 'default') continue
-    if (key === 'properties') for (const [name, property] of Object.entries(value as Schema)) yield [`${path}.${name}`, resolve(property as Schema)]
+    if (key === 'properties')
+      for (const [name, property] of Object.entries(value as Schema)) yield [`${path}.${name}`, resolve(property as Schema)]
     yield* keys(value, `${path}.${key}`)
   }
 }
@@ -19,6 +21,13 @@ function resolve(property: Schema): Schema {
   const name = /^#\/\$defs\/(.+)$/.exec(String(property['$ref'] ?? ''))?.[1]
   return name === undefined ? property : ((schema.$defs as unknown as { [name: string]: Schema })[name] ?? {})
 }
+
+test('the schema is one: draft 2020-12, in strict mode', () => {
+  const ajv = new Ajv2020({ strict: true, allowUnionTypes: true })
+  ajv.addVocabulary(['x-expected', 'x-later', 'x-later-string', 'x-never'])
+  expect(ajv.validateSchema(schema), JSON.stringify(ajv.errors)).toBe(true)
+  expect(() => ajv.compile(schema)).not.toThrow()
+})
 
 test('every key has a title, a description that is a sentence, and examples', () => {
   const all = [...keys(schema, '')]

@@ -11,7 +11,13 @@ test('lines and columns are 1-based and columns count characters', () => {
 })
 
 test('an empty file has a first line', () => {
-  expect(placeOf({ source: makeSource('/f', ''), start: 0, end: 0 })).toEqual({ file: '/f', line: 1, column: 1, end_line: 1, end_column: 1 })
+  expect(placeOf({ source: makeSource('/f', ''), start: 0, end: 0 })).toEqual({
+    file: '/f',
+    line: 1,
+    column: 1,
+    end_line: 1,
+    end_column: 1,
+  })
 })
 
 test('a block is pointed at by its first line', () => {

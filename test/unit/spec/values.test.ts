@@ -4,21 +4,42 @@ import { duration, port, shortMount, showDuration, size, tmpfs, words } from '..
 
 const of = <T>(read: { ok: true; value: T } | { ok: false; why: string }): T | string => (read.ok ? read.value : read.why)
 
-test.each([['512m', 536870912], ['1g', 1073741824], ['1.5G', 1610612736], ['64kb', 65536], ['64KiB', 65536], ['10', 10], ['10b', 10], ['1 m', 1048576]])('size %s', (text, bytes) => {
+test.each([
+  ['512m', 536870912],
+  ['1g', 1073741824],
+  ['1.5G', 1610612736],
+  ['64kb', 65536],
+  ['64KiB', 65536],
+  ['10', 10],
+  ['10b', 10],
+  ['1 m', 1048576],
+])('size %s', (text, bytes) => {
   expect(of(size(text))).toBe(bytes)
 })
 test.each(['', 'm', '-1m', '1x', '1.m', '1e3', '99999999p'])('no size: %j', (text) => {
   expect(size(text).ok).toBe(false)
 })
 
-test.each([['30s', 30000], ['1m30s', 90000], ['1h', 3600000], ['1.5s', 1500], ['250ms', 250], ['0', 0], ['0s', 0], ['2000us', 2]])('duration %s', (text, ms) => {
+test.each([
+  ['30s', 30000],
+  ['1m30s', 90000],
+  ['1h', 3600000],
+  ['1.5s', 1500],
+  ['250ms', 250],
+  ['0', 0],
+  ['0s', 0],
+  ['2000us', 2],
+])('duration %s', (text, ms) => {
   expect(of(duration(text))).toBe(ms)
 })
 test.each(['', '30', 's', '-1s', '1d', '1 s', '1ns', '10000h'])('no duration: %j', (text) => {
   expect(duration(text).ok).toBe(false)
 })
 test('a duration that is shown reads as itself', () => {
-  fc.assert(fc.property(fc.integer({ min: 0, max: 2_147_483_647 }), (ms) => of(duration(showDuration(ms))) === ms), { seed: 1 })
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 2_147_483_647 }), (ms) => of(duration(showDuration(ms))) === ms),
+    { seed: 1 },
+  )
 })
 
 test.each([
