@@ -13,7 +13,14 @@ export interface AgentConfig {
   readonly traces: boolean
   readonly workspace: string
   readonly readyFile: string
+  /** How much of the container's memory a module's heap may take; null: a share of it. */
+  readonly heapMb: number | null
+  /** From SIGTERM until what still runs is given back. */
+  readonly stopGraceMs: number
 }
+
+/** The engine kills 10 s after SIGTERM; two of them are for saying so. */
+const STOP_GRACE_MS = 8_000
 
 type Env = { readonly [name: string]: string | undefined }
 
@@ -25,7 +32,7 @@ const required = (env: Env, name: string): string => {
   return value
 }
 
-const count = (env: Env, name: string, fallback: number): number => {
+const count = <T>(env: Env, name: string, fallback: T): number | T => {
   const text = env[name]
   if (text === undefined || text === '') return fallback
   if (!/^[1-9]\d{0,5}$/.test(text)) throw new ConfigError(`${name}: expected a whole number from 1 on, got "${text}"`)
@@ -39,7 +46,7 @@ function parseHandler(text: string): AgentConfig['handler'] {
   return { kind: 'module', file }
 }
 
-/** The paths can be moved by the environment, for runs outside of a container. */
+/** Paths and bounds can be set by the environment, for runs outside of a container. */
 export function readConfig(env: Env, read: (file: string) => string = file => readFileSync(file, 'utf8')): AgentConfig {
   const text = required(env, AGENT_ENV.gateway)
   const url = URL.parse(text)
@@ -63,5 +70,7 @@ export function readConfig(env: Env, read: (file: string) => string = file => re
     traces: env['AGENTCTL_TRACES'] === '1',
     workspace: env['AGENTCTL_WORKSPACE'] ?? '/workspace',
     readyFile: env['AGENTCTL_READY_FILE'] ?? '/tmp/.agentctl-ready',
+    heapMb: count(env, 'AGENTCTL_MODULE_HEAP_MB', null),
+    stopGraceMs: count(env, 'AGENTCTL_STOP_GRACE_MS', STOP_GRACE_MS),
   }
 }

@@ -37,7 +37,7 @@ async function makeHandlers(config: AgentConfig): Promise<(services: TaskService
   }
   const { moduleHandler } = await import('./module-host.ts')
   const { file } = handler
-  return services => moduleHandler({ file, entry: fileURLToPath(import.meta.url), memoryMb: heapMb(), services })
+  return services => moduleHandler({ file, entry: fileURLToPath(import.meta.url), memoryMb: config.heapMb ?? heapMb(), services })
 }
 
 function markReady(file: string, isReady: boolean): void {
@@ -65,7 +65,7 @@ async function main(): Promise<void> {
   const stop = (): void => {
     if (isStopping) return
     isStopping = true
-    void supervisor.stop().then(() => {
+    void supervisor.stop(config.stopGraceMs).then(() => {
       markReady(config.readyFile, false)
       process.exit(0)
     })

@@ -131,8 +131,10 @@ class Thread {
   #exited(exitCode: number): void {
     this.#ponged()
     this.isRetired = true
+    // The task that was alone in it is the cause; of several, the others may run again.
+    const isShared = this.#tasks.size > 1 && this.#ended?.code !== 'module_load_failed'
     const { code, message } = this.#ended ?? { code: 'worker_exited', message: `the module ended its thread (process.exit(${exitCode})) during the task` }
-    for (const n of [...this.#tasks.keys()]) this.#settled(n, failure(code, message))
+    for (const n of [...this.#tasks.keys()]) this.#settled(n, failure(code, message, isShared))
     this.#onEnd()
   }
 }

@@ -16,8 +16,10 @@ const HOLD_AFTER_MS = 20
 const ANSWER_MS = 5_000
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 1_000
-/** One waits, one brings completions; the last is the spare for beats. */
-const LANES = 3
+/** Completions go out while the ones before are on their way to the broker. */
+const MAX_SETTLING = 2
+/** One waits for tasks, one waits without a wish (opened while all slots were busy), two settle, one is the spare for beats. */
+const LANES = 5
 
 export interface SessionOptions {
   readonly host: string
@@ -106,14 +108,18 @@ export class Session {
       const lane = this.#lanes.find(candidate => ![...this.#open].some(exchange => exchange.lane === candidate))
       if (lane === undefined) return
       let asked = 0
-      for (const exchange of this.#open) asked += exchange.want
+      let settling = 0
+      for (const exchange of this.#open) {
+        asked += exchange.want
+        if (exchange.done.length > 0) settling += 1
+      }
       const want = this.#stopping ? 0 : Math.min(MAX_WANT, Math.max(0, this.#options.free() - asked))
-      const isUsual = this.#open.size < (this.#connected ? LANES - 1 : 1)
+      const isFirst = !this.#connected && this.#open.size === 0
+      // A wish that waits is not raised: each end of a task would repeat it.
+      const hasCause = this.#connected && ((this.#outbox.size > 0 && settling < MAX_SETTLING) || (want > 0 && asked === 0))
       const isOverdue = this.#connected && Date.now() - this.#lastSent >= OVERDUE_MS
-      // A wish that waits is not raised: it would answer the waiting request, whose repetition would answer this one, for ever.
-      const hasCause = this.#outbox.size > 0 || (want > 0 && asked === 0) || !this.#connected
-      if (!(isUsual && hasCause) && !isOverdue) break
-      this.#exchange(lane, want)
+      if (!isFirst && !hasCause && !isOverdue) break
+      this.#exchange(lane, want, settling < MAX_SETTLING ? this.#outbox.take(MAX_BODY_BYTES / 2) : [])
     }
     if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed) this.#holdSoon()
   }
@@ -122,16 +128,15 @@ export class Session {
     this.#holdTimer ??= setTimeout(() => {
       this.#holdTimer = null
       const [lane] = this.#lanes
-      if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed && lane !== undefined) this.#exchange(lane, 0)
+      if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed && lane !== undefined) this.#exchange(lane, 0, this.#outbox.take(MAX_BODY_BYTES / 2))
     }, HOLD_AFTER_MS)
   }
 
-  #exchange(lane: Lane, want: number): void {
+  #exchange(lane: Lane, want: number, done: readonly Entry[]): void {
     const now = Date.now()
-    const done = this.#outbox.take(MAX_BODY_BYTES / 2)
     const isFirst = !this.#connected
-    // The first answer comes at once: it is what tells us that we are connected.
-    const waitMs = isFirst || this.#open.size >= LANES - 1 ? 0 : WAIT_MS
+    // Answered at once: settlements (their slots want new tasks), the first (it tells us that we are connected), a beat beside requests that wait.
+    const waitMs = isFirst || done.length > 0 || (want === 0 && this.#open.size > 0) ? 0 : WAIT_MS
     const isBeat = isFirst || now - this.#lastBeat >= BEAT_AFTER_MS
     const beat = isBeat ? `,"beat":${JSON.stringify([...this.#options.leases()])}` : ''
     const settlements = done.length === 0 ? '' : `,"done":[${done.map(entry => entry.text).join(',')}]`

@@ -13,8 +13,6 @@ import { traceparent, Tracer } from './telemetry.ts'
 const ANSWER_MS = 5_000
 /** Waits for children, progress and spans; the lease requests have lanes of their own. */
 const SIDE_LANES = 32
-/** The engine kills 10 s after SIGTERM: what still runs two seconds before is given back. */
-const STOP_GRACE_MS = 8_000
 const STOP_FLUSH_MS = 1_000
 /** Longest delay of a timer. */
 const MAX_TIMER_MS = 2_147_483_647
@@ -91,7 +89,7 @@ export class Supervisor {
   }
 
   /** Leases no more, gives what runs a grace, gives back the rest (to be run again), and says everything that is left to say. */
-  async stop(graceMs: number = STOP_GRACE_MS): Promise<void> {
+  async stop(graceMs: number): Promise<void> {
     this.#stopping = true
     this.#session.stopLeasing()
     // A parked task may wait for long; its children are kept by key, so the retry finds their results.

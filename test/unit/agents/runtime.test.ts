@@ -48,9 +48,7 @@ test('it never asks for more tasks than it has slots', async () => {
   agent({ concurrency: 2 })
   const leases = Array.from({ length: 6 }, () => gateway.task({ command: 'sleep 0.05' }))
   for (const lease of leases) await gateway.ended(lease)
-  const held = new Set<string>()
   expect(Math.max(...gateway.leases.map(({ want }) => want))).toBe(2)
-  expect(held.size).toBe(0)
 })
 
 test('it beats at least every second for what it works on', async () => {
@@ -109,7 +107,7 @@ test('one settlement that the gateway cannot take does not keep the others', asy
 })
 
 test('SIGTERM lets a short task end, gives a long one back, and exits 0', async () => {
-  const started = agent({ concurrency: 2 })
+  const started = agent({ concurrency: 2, env: { AGENTCTL_STOP_GRACE_MS: '1500' } })
   const [short, long] = [gateway.task({ command: 'sleep 0.5' }), gateway.task({ command: 'sleep 60' })]
   await eventually(() => gateway.leases.length > 1, 'the leases')
   await new Promise(resolve => setTimeout(resolve, 100))
@@ -160,7 +158,7 @@ test.each([
   ['process.exit', 'process.exit(7)', 'worker_exited: the module ended its thread (process.exit(7)) during the task'],
   ['too much memory', 'const all: number[][] = []; for (;;) all.push(new Array(1e6).fill(1))', 'worker_crashed: the module ran out of memory; raise mem_limit of the agent, or keep less in memory'],
 ])('%s fails the tasks of the thread; the next task gets a new one', async (_, code, message) => {
-  running(`export default async (input: string) => { if (input === 'die') { ${code}; await new Promise(() => {}) } return input }`)
+  running(`export default async (input: string) => { if (input === 'die') { ${code}; await new Promise(() => {}) } return input }`, { env: { AGENTCTL_MODULE_HEAP_MB: '64' } })
   expect(await end(gateway.task('before'))).toMatchObject({ result: 'before' })
   expect(await error(gateway.task('die'))).toBe(message)
   expect(await end(gateway.task('after'))).toMatchObject({ result: 'after' })
@@ -207,9 +205,10 @@ test('delegations have the numbers of their calls as keys, and the task is parke
       children.set(key, { key, input })
       return { status: 200, body: { task: key } }
     }
-    const id = /^\/v1\/tasks\/([^?]+)/.exec(path)?.[1]
-    if (id === undefined) return null
-    const child = children.get(decodeURIComponent(id))
+    const found = /^\/v1\/tasks\/([^?]+)/.exec(path)?.[1]
+    if (found === undefined) return null
+    const id = decodeURIComponent(found)
+    const child = children.get(id)
     // A child completes only when the parent's slot was offered again.
     const isParked = gateway.leases.filter(({ want }) => want === 1).length > 1
     const status = !isParked ? 'queued' : child?.input === 13 ? 'failed' : 'completed'
