@@ -24,10 +24,10 @@ export interface Content {
   readonly parts: readonly [Part, Part]
 }
 
-/** A checkout's sources win over a dist/ that may be stale. */
+/** A checkout has sources and Dockerfiles, which win over a dist/ that may be stale; a package has dist/image alone. */
 export function readContent(root: string): Content {
   const prebuilt = join(root, 'dist', 'image')
-  const bundles = existsSync(join(root, 'engine', 'gateway', 'main.ts')) ? null : prebuilt
+  const bundles = existsSync(join(root, DOCKERFILE_FOLDER, 'base.Dockerfile')) ? null : prebuilt
   const dockerfiles = bundles ?? join(root, DOCKERFILE_FOLDER)
   const { version, node } = readPackage(root)
   const dockerfile = (name: string): string => readFileSync(join(dockerfiles, `${name}.Dockerfile`), 'utf8')

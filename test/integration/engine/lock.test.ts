@@ -1,0 +1,62 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { desired } from '../../../engine/desired.ts'
+import { packageImages } from '../../../engine/images/images.ts'
+import { readRecord, takeLock } from '../../../engine/lock.ts'
+import type { ContainerRuntime } from '../../../engine/ports.ts'
+import type { ProjectRecord } from '../../../engine/record.ts'
+import { SECCOMP } from '../../../engine/seccomp.ts'
+import { newStore, readStore, writeSecrets } from '../../../engine/secrets/store.ts'
+import { cleanup, runtime as connect, uniqueProject } from '../../support/docker.ts'
+import { agent, project, record } from '../../support/project.ts'
+
+const name = uniqueProject('lock')
+const signal = new AbortController().signal
+let runtime: ContainerRuntime
+let state: ProjectRecord
+
+/** The holder alone, as `up` makes it first. */
+beforeAll(async () => {
+  runtime = await connect()
+  const images = packageImages(runtime)
+  await images.ensure(signal, () => undefined)
+  state = record({ ...project({ agents: [agent('a')] }), name }, { images: await images.references(), data_root: (await runtime.info()).data_root })
+  const all = desired(state, SECCOMP)
+  for (const volume of all.volumes) await runtime.createVolume(volume)
+  const holder = all.containers[0]?.spec
+  if (holder === undefined) throw new Error('no holder')
+  await runtime.createContainer(holder)
+  await runtime.start(holder.name)
+}, 300_000)
+afterAll(async () => await cleanup(name), 60_000)
+
+test('the record is written under the lock and read back; a record of a newer version is refused by name', async () => {
+  expect(await readRecord(runtime, name, signal)).toBeNull()
+  const lock = await takeLock(runtime, name, { timeout_ms: 5_000, signal })
+  await lock.writeRecord(state)
+  expect(await readRecord(runtime, name, signal)).toEqual(state)
+  await lock.writeRecord({ ...state, version: 99, written_by: '9.9.9' })
+  lock.release()
+  await expect(readRecord(runtime, name, signal)).rejects.toMatchObject({ code: 'AG4010', message: expect.stringContaining('9.9.9') })
+  const again = await takeLock(runtime, name, { timeout_ms: 5_000, signal })
+  await again.writeRecord(state)
+  again.release()
+})
+
+test('one holder at a time; a holder that dies leaves nothing behind', async () => {
+  const first = await takeLock(runtime, name, { timeout_ms: 5_000, signal })
+  await expect(takeLock(runtime, name, { timeout_ms: 0, signal })).rejects.toMatchObject({ code: 'AG4011' })
+  const waiting = takeLock(runtime, name, { timeout_ms: 10_000, signal })
+  first.release()
+  const second = await waiting
+  second.release()
+})
+
+test('secrets lie in a folder per container, for its user alone, and the values come back for a later replica', async () => {
+  const store = { ...newStore(), values: { key: Buffer.from('sesame').toString('base64') } }
+  const all = desired({ ...state, project: { ...state.project, agents: { a: agent('a', { secrets: [{ source: 'key', target: 'k' }] }) } } }, SECCOMP)
+  const one = all.containers.filter(it => it.group === 'a')
+  await writeSecrets(runtime, name, store, one, signal)
+  expect(await readStore(runtime, name, signal)).toEqual(store)
+  const listed = await runtime.exec(`${name}-agentctl-secrets-1`, ['sh', '-c', `cd /secrets && stat -c '%a %u %n' ${name}-a-1 ${name}-a-1/* && ls -d .agentctl-store && stat -c %a .agentctl-store`])
+  expect(listed.stdout.toString()).toBe(`500 10001 ${name}-a-1\n400 10001 ${name}-a-1/agentctl-token\n400 10001 ${name}-a-1/k\n.agentctl-store\n400\n`)
+})
