@@ -21,3 +21,19 @@ export function verifyReplicaToken(key: string, project: string, token: string):
   const identity = { agent, replica: Number(replica) }
   return sameText(token, replicaToken(key, project, identity)) ? identity : null
 }
+
+/** One execution of a task, as held by `AGENT.REPLICA.SESSION` (the broker's lock token). */
+export interface LeaseIdentity { readonly id: string; readonly epoch: number }
+
+/** `id~epoch~MAC`: no table is needed to know it again after a restart. */
+export function leaseToken(key: string, holder: string, { id, epoch }: LeaseIdentity): string {
+  return `${id}~${epoch}~${mac(key, `lease|${holder}|${id}|${epoch}`)}`
+}
+
+/** What a lease says that was made for this holder; null for anything else. */
+export function verifyLease(key: string, holder: string, lease: string): LeaseIdentity | null {
+  const [id, epoch, ...rest] = lease.split('~')
+  if (id === undefined || epoch === undefined || rest.length !== 1 || !/^\d{1,9}$/.test(epoch)) return null
+  const identity = { id, epoch: Number(epoch) }
+  return sameText(lease, leaseToken(key, holder, identity)) ? identity : null
+}

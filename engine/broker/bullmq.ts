@@ -1,0 +1,231 @@
+/**
+ * The broker on BullMQ's Redis backend. No Worker objects: each would hold a blocking connection of its own, and the gateway is the
+ * only producer, so it knows when there is work. All queues share one connection and one hash slot. A task costs what it costs a
+ * bare BullMQ worker: one script to add it, one to end it and fetch the next.
+ */
+import { QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
+import { Redis } from 'ioredis'
+import { queueName, queuePrefix } from '../names.ts'
+import type { ActiveTask, Broker, Ended, Execution, NewTask, TaskRef, TaskState } from './port.ts'
+import { runStore } from './runs.ts'
+
+export const LOCK_MS = 60_000
+/** BullMQ's event streams hold each result once more; nobody here reads them. */
+const EVENTS_KEPT = 64
+const CHUNK = 500
+const MAX_RETRY_MS = 500
+
+export interface BullmqOptions {
+  readonly project: string
+  readonly host: string
+  readonly port: number
+  readonly password?: string
+  /** Unix socket instead of host and port. */
+  readonly path?: string
+}
+
+type Job = Parameters<RedisQueueBackend['addJob']>[0]
+type EndedJob = Parameters<RedisQueueBackend['moveToCompletedArgs']>[0]
+const OPTS = { attempts: 1 }
+
+class Queue extends RedisQueueBackend {
+  end(id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<unknown[] | undefined> {
+    const job = { id, opts: OPTS } as unknown as EndedJob
+    const args = this.moveToFinishedArgs(job, value, kind === 'completed' ? 'returnvalue' : 'failedReason', undefined, kind, token, Date.now(), next)
+    return this.moveToFinished(id, args)
+  }
+}
+
+export function connectBroker(options: BullmqOptions): Broker {
+  const prefix = queuePrefix(options.project)
+  const client = new Redis({
+    ...(options.path === undefined ? { host: options.host, port: options.port } : { path: options.path }),
+    ...(options.password === undefined ? {} : { password: options.password }),
+    maxRetriesPerRequest: null,
+    retryStrategy: attempt => Math.min(50 * attempt, MAX_RETRY_MS),
+    // A password that is not there yet, a Redis that still loads: both pass.
+    reconnectOnError: error => /^(NOAUTH|WRONGPASS|LOADING|READONLY)/.test(error.message),
+    connectTimeout: 2_000,
+    // A frozen or cut-off broker is found by the command that gets no answer.
+    socketTimeout: 10_000,
+    keepAlive: 5_000,
+    enableReadyCheck: true,
+  })
+  client.on('error', () => {})
+  const connection = new RedisConnection(client as unknown as ConstructorParameters<typeof RedisConnection>[0], { shared: true, blocking: false, skipVersionCheck: true })
+  connection.on('error', () => {})
+  const keys = new QueueKeys(prefix)
+  const queuesKey = `${prefix}::queues`
+  const opened = new Map<string, Queue>()
+
+  const queue = (name: string): Queue => {
+    const known = opened.get(name)
+    if (known !== undefined) return known
+    const bull = queueName(name)
+    const made = new Queue(connection, bull, keys.getKeys(bull), type => keys.toKey(bull, type), { prefix, connection: client, lockDuration: LOCK_MS } as never, undefined, false)
+    opened.set(name, made)
+    client.pipeline().sadd(queuesKey, name).hset(keys.toKey(bull, 'meta'), 'opts.maxLenEvents', EVENTS_KEPT).exec().catch(() => {})
+    return made
+  }
+  const jobKey = (task: TaskRef): string => keys.toKey(queueName(task.queue), task.id)
+
+  const end = async (name: string, id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<Ended> => {
+    try {
+      return { ok: true, next: execution(await queue(name).end(id, token, kind, value, next)) }
+    } catch (error) {
+      if (isLost(error)) return { ok: false }
+      throw error
+    }
+  }
+
+  return {
+    get connected() {
+      return client.status === 'ready'
+    },
+    onConnected(listener) {
+      client.on('ready', listener)
+      if (client.status === 'ready') listener()
+      return () => void client.off('ready', listener)
+    },
+    async add(tasks) {
+      for (let at = 0; at < tasks.length; at += CHUNK) await addChunk(queue, tasks.slice(at, at + CHUNK))
+    },
+    async fetch(name, token) {
+      return execution(await queue(name).moveToActive(token))
+    },
+    complete: (name, id, token, result, next) => end(name, id, token, 'completed', result, next),
+    fail: (name, id, token, failure, next) => end(name, id, token, 'failed', failure, next),
+    async requeue(name, id, token) {
+      try {
+        // '0' skips the check of the lock but leaves the lock.
+        if (token === null) await client.del(`${jobKey({ queue: name, id })}:lock`)
+        await queue(name).moveJobFromActiveToWait(id, token ?? '0')
+        return true
+      } catch (error) {
+        if (isLost(error)) return false
+        throw error
+      }
+    },
+    async countFailure(task, epoch) {
+      const [count] = await run(client.multi().hincrby(jobKey(task), 'actl:failures', 1).hset(jobKey(task), 'actl:retried', epoch))
+      return Number(count)
+    },
+    countDeath: task => client.hincrby(jobKey(task), 'actl:deaths', 1),
+    async extend(name, locks) {
+      return await queue(name).extendLocks(locks.map(it => it.id), locks.map(it => it.token), LOCK_MS)
+    },
+    async relock(name, id, token) {
+      const key = `${jobKey({ queue: name, id })}:lock`
+      const [, now] = await run(client.multi().set(key, token, 'PX', LOCK_MS, 'NX').get(key))
+      return now === token
+    },
+    async read(tasks) {
+      const states: (TaskState | null)[] = []
+      for (let at = 0; at < tasks.length; at += CHUNK) {
+        const pipeline = client.pipeline()
+        for (const task of tasks.slice(at, at + CHUNK)) pipeline.hmget(jobKey(task), 'ats', 'data', 'returnvalue', 'failedReason', 'finishedOn', 'actl:retried')
+        for (const fields of await run(pipeline)) states.push(taskState(fields as (string | null)[]))
+      }
+      return states
+    },
+    async active(name) {
+      const tasks: ActiveTask[] = []
+      const ids = await client.lrange(keys.toKey(queueName(name), 'active'), 0, -1)
+      for (let at = 0; at < ids.length; at += CHUNK) {
+        const part = ids.slice(at, at + CHUNK)
+        const pipeline = client.pipeline()
+        for (const id of part) pipeline.hmget(jobKey({ queue: name, id }), 'ats', 'data').get(`${jobKey({ queue: name, id })}:lock`)
+        const replies = await run(pipeline)
+        part.forEach((id, index) => {
+          const [epoch, data] = replies[index * 2] as (string | null)[]
+          if (typeof data === 'string') tasks.push({ id, epoch: Number(epoch ?? 0), data, holder: replies[index * 2 + 1] as string | null })
+        })
+      }
+      return tasks
+    },
+    async waiting(name) {
+      const tasks: { id: string; data: string }[] = []
+      const ids = await client.lrange(keys.toKey(queueName(name), 'wait'), 0, -1)
+      for (let at = 0; at < ids.length; at += CHUNK) {
+        const part = ids.slice(at, at + CHUNK)
+        const pipeline = client.pipeline()
+        for (const id of part) pipeline.hget(jobKey({ queue: name, id }), 'data')
+        const replies = await run(pipeline)
+        part.forEach((id, index) => tasks.push({ id, data: String(replies[index] ?? '') }))
+      }
+      return tasks
+    },
+    async lengths(names) {
+      const pipeline = client.pipeline()
+      for (const name of names) pipeline.llen(keys.toKey(queueName(name), 'wait')).llen(keys.toKey(queueName(name), 'active'))
+      const replies = await run(pipeline)
+      return names.map((_, index) => ({ waiting: Number(replies[index * 2]), active: Number(replies[index * 2 + 1]) }))
+    },
+    async remove(tasks) {
+      // removeJob answers 0 for a locked job and leaves it.
+      for (let at = 0; at < tasks.length; at += CHUNK) await Promise.all(tasks.slice(at, at + CHUNK).map(task => queue(task.queue).remove(task.id, false)))
+    },
+    async forget(tasks) {
+      for (let at = 0; at < tasks.length; at += CHUNK) {
+        const pipeline = client.pipeline()
+        for (const task of tasks.slice(at, at + CHUNK)) {
+          const bull = queueName(task.queue)
+          pipeline.unlink(jobKey(task)).zrem(keys.toKey(bull, 'completed'), task.id).zrem(keys.toKey(bull, 'failed'), task.id)
+        }
+        await run(pipeline)
+      }
+    },
+    queues: () => client.smembers(queuesKey),
+    ...runStore(client, prefix, run),
+    async close() {
+      await connection.close(true).catch(() => {})
+      client.disconnect()
+    },
+  }
+}
+
+const addChunk = async (queue: (name: string) => Queue, tasks: readonly NewTask[]): Promise<void> => {
+  const byQueue = Map.groupBy(tasks, task => task.queue)
+  const now = Date.now()
+  const job = (data: string): Job => ({ name: 'task', data, opts: OPTS, timestamp: now }) as unknown as Job
+  await Promise.all(
+    [...byQueue].map(([name, part]) => {
+      const [first] = part
+      if (part.length === 1 && first !== undefined) return queue(name).addJob(job(first.data), first.id)
+      return queue(name).addJobs(part.map(task => ({ job: job(task.data), jobId: task.id })))
+    }),
+  )
+}
+
+/** The replies of a pipeline or transaction; the first error is thrown. */
+async function run(pipeline: { exec(): Promise<[Error | null, unknown][] | null> }): Promise<unknown[]> {
+  const replies = (await pipeline.exec()) ?? []
+  return replies.map(([error, value]) => {
+    if (error !== null) throw error
+    return value
+  })
+}
+
+/** Scripts give [job, id, …] or zeros when there is nothing to fetch. */
+function execution(reply: unknown[] | undefined): Execution | null {
+  const [job, id] = reply ?? []
+  if (typeof job !== 'object' || job === null || typeof id !== 'string') return null
+  const { data, attemptsStarted } = job as { data: string; attemptsStarted?: number }
+  return { id, epoch: attemptsStarted ?? 0, data }
+}
+
+function taskState([epoch, data, result, failure, finishedOn, retried]: readonly (string | null | undefined)[]): TaskState | null {
+  if (data === null || data === undefined) return null
+  const finished = finishedOn !== null && finishedOn !== undefined
+  return {
+    epoch: Number(epoch ?? 0),
+    data,
+    finished,
+    result: finished ? (result ?? null) : null,
+    failure: finished ? (failure ?? null) : null,
+    retried: Number(retried ?? 0),
+  }
+}
+
+/** BullMQ's codes for: no such job, no lock, not active, another's lock. */
+const isLost = (error: unknown): boolean => error instanceof Error && 'code' in error && [-1, -2, -3, -6].includes(Number(error.code))

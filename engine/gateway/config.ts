@@ -1,0 +1,79 @@
+/** What the gateway is told: the project record (watched) and its two secrets. Both may come later than the gateway itself. */
+import { readFile, stat } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Agent, Project } from '../../spec/model.ts'
+import { TRUSTED_SECRETS } from '../names.ts'
+import { type ProjectRecord, RECORD_VERSION } from '../record.ts'
+
+/** `scale` and `up` are followed within this. */
+const WATCH_MS = 500
+const SECRET_RETRY_MS = 200
+
+export interface Config {
+  readonly project: Project
+  /** null: the role is not in the record. */
+  agent(name: string): Agent | null
+  reload(): Promise<void>
+  close(): void
+}
+
+/** Resolves with the first readable record. `changed` is called after each later one. */
+export async function watchRecord(path: string, signal: AbortSignal, changed: (project: Project) => void, warn: (message: string) => void): Promise<Config> {
+  let stamp = ''
+  let project: Project | null = null
+  let complained = ''
+
+  const load = async (force: boolean): Promise<boolean> => {
+    try {
+      const { mtimeMs, size, ino } = await stat(path)
+      const now = `${mtimeMs}.${size}.${ino}`
+      if (now === stamp && !force) return false
+      const record = JSON.parse(await readFile(path, 'utf8')) as ProjectRecord
+      if (record.version > RECORD_VERSION) throw new Error(`the record has version ${record.version}, made by agentctl ${record.written_by}; this one knows ${RECORD_VERSION}`)
+      stamp = now
+      project = record.project
+      complained = ''
+      return true
+    } catch (error) {
+      // A record that is being replaced is read again at the next look.
+      const message = `record ${path}: ${error instanceof Error ? error.message : String(error)}`
+      if (message !== complained) warn(message)
+      complained = message
+      return false
+    }
+  }
+
+  while (!(await load(false))) await sleep(WATCH_MS, undefined, { signal })
+  let busy = false
+  const look = async (force: boolean): Promise<void> => {
+    if (busy && !force) return
+    busy = true
+    if ((await load(force)) && project !== null) changed(project)
+    busy = false
+  }
+  const timer = setInterval(() => void look(false), WATCH_MS)
+  timer.unref()
+  return {
+    get project() {
+      return project as Project
+    },
+    agent: name => (project !== null && Object.hasOwn(project.agents, name) ? (project.agents[name] ?? null) : null),
+    reload: () => look(true),
+    close: () => clearInterval(timer),
+  }
+}
+
+export interface Secrets { readonly key: string; readonly password: string }
+
+/** The secrets volume is empty after a reboot until the controller has filled it: wait. */
+export async function readSecrets(directory: string, signal: AbortSignal): Promise<Secrets> {
+  const one = async (name: string): Promise<string> => {
+    for (;;) {
+      const text = await readFile(`${directory}/${name}`, 'utf8').catch(() => '')
+      if (text.trim() !== '') return text.trim()
+      await sleep(SECRET_RETRY_MS, undefined, { signal })
+    }
+  }
+  const [key, password] = await Promise.all([one(TRUSTED_SECRETS.projectKey), one(TRUSTED_SECRETS.brokerPassword)])
+  return { key, password }
+}

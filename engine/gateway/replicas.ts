@@ -1,0 +1,189 @@
+/** Who is there: replicas, their sessions and sockets, and when a session is dead. */
+import type { Socket } from 'node:net'
+import { LEASE_MS, type ReplicaView, SESSION_SILENCE_MS } from '../../spec/protocol.ts'
+import type { Identity } from '../tokens.ts'
+import { HttpError } from './http.ts'
+import type { Lease } from './work.ts'
+
+/** After the last socket of a session closed: time to open another. */
+const REOPEN_MS = 200
+const LOOK_MS = 500
+/** After a gateway's start, for the sessions of the one before. */
+export const GRACE_MS = 10_000
+
+export interface Replica {
+  readonly agent: string
+  readonly replica: number
+  readonly leases: Set<Lease>
+  /** Leases whose task waits for children. */
+  parked: number
+  /** Slots reserved by fetches under way. */
+  fetching: number
+  /** Open requests. */
+  requests: number
+  session: Session | null
+  /** The session before: a late request of it must not end the present one. */
+  replaced: string | null
+  /** Its holder without a session (curl); made at the first request of that kind. */
+  sessionless: Session | null
+}
+
+export interface Session {
+  /** '' : sessionless. */
+  readonly id: string
+  readonly replica: Replica
+  readonly holder: string
+  readonly sockets: Set<Socket>
+  readonly leases: Set<Lease>
+  /** Leased, but the answer never went out. */
+  readonly undelivered: Set<Lease>
+  /** Handed out on a socket on which nothing came since: the answer may have been lost. */
+  readonly unconfirmed: Map<Socket, readonly Lease[]>
+  /** Unix ms of the last request; in the future: the grace of an adopted one. */
+  heard: number
+  /** It has made a request to this gateway. */
+  seen: boolean
+  dead: boolean
+}
+
+export type Death = 'closed' | 'silent' | 'replaced' | 'absent'
+
+export const holderOf = ({ agent, replica }: Identity, session: string): string => `${agent}.${replica}.${session}`
+export function parseHolder(holder: string | null): { readonly identity: Identity; readonly session: string } | null {
+  const [agent, replica, session, ...rest] = (holder ?? '').split('.')
+  if (agent === undefined || session === undefined || rest.length > 0 || !/^\d+$/.test(replica ?? '')) return null
+  return { identity: { agent, replica: Number(replica) }, session }
+}
+
+export class Replicas {
+  readonly #replicas = new Map<string, Replica>()
+  readonly #sockets = new WeakMap<Socket, Set<Session>>()
+  readonly #died: (session: Session, death: Death) => void
+  readonly #away: () => boolean
+  readonly #timer: NodeJS.Timeout
+  readonly #watchers = new Set<() => void>()
+  #looked = Date.now()
+  #closing = false
+
+  /** `away`: the broker is, so requests are not answered in time and silence proves nothing. */
+  constructor(died: (session: Session, death: Death) => void, away: () => boolean) {
+    this.#died = died
+    this.#away = away
+    this.#timer = setInterval(() => this.#look(), LOOK_MS)
+  }
+
+  of(identity: Identity): Replica {
+    const key = `${identity.agent}.${identity.replica}`
+    const known = this.#replicas.get(key)
+    if (known !== undefined) return known
+    const made: Replica = { agent: identity.agent, replica: identity.replica, leases: new Set(), parked: 0, fetching: 0, requests: 0, session: null, replaced: null, sessionless: null }
+    this.#replicas.set(key, made)
+    return made
+  }
+
+  /** A request came in. A new session id ends the replica's former session. */
+  enter(replica: Replica, id: string, socket: Socket): Session {
+    if (id !== '' && replica.replaced === id) throw new HttpError(409, 'session_replaced', `replica ${replica.agent}.${replica.replica} has a newer session`, 'One runtime per replica.')
+    const session = this.#session(replica, id, true)
+    session.heard = Date.now()
+    session.unconfirmed.delete(socket)
+    if (id !== '' && !session.sockets.has(socket)) this.#attach(session, socket)
+    if (!session.seen) {
+      session.seen = true
+      for (const watcher of this.#watchers) watcher()
+    }
+    return session
+  }
+
+  /** A holder found in the broker at start: it has the grace to come back. */
+  adopt(identity: Identity, id: string): Session {
+    const session = this.#session(this.of(identity), id, false)
+    if (!session.seen) session.heard = Date.now() + (GRACE_MS - SESSION_SILENCE_MS)
+    return session
+  }
+
+  #session(replica: Replica, id: string, replace: boolean): Session {
+    const current = id === '' ? replica.sessionless : replica.session
+    if (current !== null && current.id === id) return current
+    const made: Session = {
+      id, replica, holder: holderOf(replica, id), sockets: new Set(), leases: new Set(), undelivered: new Set(), unconfirmed: new Map(), heard: 0, seen: false, dead: false,
+    }
+    if (id === '') replica.sessionless = made
+    else if (current === null || replace) {
+      replica.session = made
+      if (current !== null) {
+        replica.replaced = current.id
+        this.#end(current, 'replaced')
+      }
+    } else this.#end(made, 'replaced')
+    return made
+  }
+
+  #attach(session: Session, socket: Socket): void {
+    session.sockets.add(socket)
+    const sessions = this.#sockets.get(socket)
+    if (sessions !== undefined) {
+      sessions.add(session)
+      return
+    }
+    const attached = new Set([session])
+    this.#sockets.set(socket, attached)
+    socket.once('close', () => {
+      for (const it of attached) {
+        it.sockets.delete(socket)
+        for (const lease of it.unconfirmed.get(socket) ?? []) lease.doubtful = true
+        it.unconfirmed.delete(socket)
+        if (it.sockets.size === 0 && !it.dead) setTimeout(() => it.sockets.size === 0 && this.#end(it, 'closed'), REOPEN_MS).unref()
+      }
+    })
+  }
+
+  #look(): void {
+    const now = Date.now()
+    const late = now - this.#looked > LOOK_MS + 1_000 || this.#away()
+    this.#looked = now
+    for (const { session } of this.#replicas.values()) {
+      if (session === null) continue
+      // The gateway itself stood still (suspended, stopped): nobody could be heard.
+      if (late) session.heard = Math.max(session.heard, now)
+      else if (now - session.heard > SESSION_SILENCE_MS) this.#end(session, session.seen ? 'silent' : 'absent')
+    }
+  }
+
+  #end(session: Session, death: Death): void {
+    if (session.dead || this.#closing) return
+    session.dead = true
+    if (session.replica.session === session) session.replica.session = null
+    this.#died(session, death)
+    for (const watcher of this.#watchers) watcher()
+  }
+
+  connected(agent: string, replica: number): boolean {
+    const known = this.#replicas.get(`${agent}.${replica}`)
+    if (known === undefined) return false
+    return known.session?.seen === true || (known.sessionless?.seen === true && Date.now() - known.sessionless.heard <= LEASE_MS)
+  }
+
+  views(): readonly ReplicaView[] {
+    return [...this.#replicas.values()]
+      .map(it => ({ agent: it.agent, replica: it.replica, connected: this.connected(it.agent, it.replica), tasks: it.leases.size }))
+      .filter(it => it.connected || it.tasks > 0)
+      .sort((a, b) => (a.agent === b.agent ? a.replica - b.replica : a.agent < b.agent ? -1 : 1))
+  }
+
+  all(): Iterable<Replica> {
+    return this.#replicas.values()
+  }
+
+  /** Called after each change of who is connected. Returns the unsubscriber. */
+  watch(watcher: () => void): () => void {
+    this.#watchers.add(watcher)
+    return () => void this.#watchers.delete(watcher)
+  }
+
+  /** From here on nobody's closing means a death: the gateway itself goes. */
+  close(): void {
+    this.#closing = true
+    clearInterval(this.#timer)
+  }
+}

@@ -1,0 +1,125 @@
+/** Puts the gateway together. It listens before the broker is there, and takes over what the gateway before it left. */
+import { rm } from 'node:fs/promises'
+import type { Server } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { GATEWAY_PORT } from '../../spec/protocol.ts'
+import type { Broker } from '../broker/port.ts'
+import { PATHS } from '../names.ts'
+import { OTLP_PORT, OTLP_TRACES } from '../otlp.ts'
+import { agentServer } from './agent-api.ts'
+import { readSecrets, watchRecord } from './config.ts'
+import { controlServer } from './control-api.ts'
+import { Dispatcher } from './dispatcher.ts'
+import { RunEvents } from './events.ts'
+import { Runs } from './runs.ts'
+import { TraceForwarder } from './traces.ts'
+import { makeTracing } from './tracing.ts'
+import { Views } from './views.ts'
+
+/** What is under way at a close gets so long to be answered. */
+const CLOSE_MS = 1_500
+
+export interface GatewayOptions {
+  readonly connect: (project: string, password: string) => Broker
+  readonly record?: string
+  readonly secrets?: string
+  readonly host?: string
+  readonly port?: number
+  readonly controlSocket?: string
+  readonly traces?: string
+  readonly log?: (message: string) => void
+  readonly signal?: AbortSignal
+}
+export interface Gateway { readonly port: number; readonly project: string; readonly telemetry: boolean; close(): Promise<void> }
+
+export async function startGateway(options: GatewayOptions): Promise<Gateway> {
+  const log = options.log ?? (() => {})
+  const signal = options.signal ?? new AbortController().signal
+  const config = await watchRecord(options.record ?? PATHS.record, signal, () => {}, log)
+  const { key, password } = await readSecrets(options.secrets ?? PATHS.secrets, signal)
+  const broker = options.connect(config.project.name, password)
+  const on = (): boolean => config.project.telemetry !== null
+  const tracing = makeTracing(on)
+  const events = new RunEvents(broker)
+  const traces = new TraceForwarder(options.traces ?? EGRESS_TRACES_URL, on)
+  const runs = new Runs({ broker, project: () => config.project, dispatcher: () => dispatcher, tracing, log })
+  const dispatcher: Dispatcher = new Dispatcher({
+    broker, key, tracing, events, log, agent: config.agent, open: run => runs.isOpen(run), ended: (task, status) => runs.taskEnded(task, status),
+  })
+  const views = new Views(broker, () => dispatcher)
+  const abort = new AbortController()
+  const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, abort.signal, log)
+  const shared = { config, broker, dispatcher, runs, views, events, traces, ready, log }
+  const servers = { agents: agentServer({ ...shared, key, tracing }), control: controlServer(shared) }
+  const socket = options.controlSocket ?? PATHS.controlSocket
+  await rm(socket, { force: true })
+  await Promise.all([listen(servers.control, { path: socket }), listen(servers.agents, { host: options.host ?? '0.0.0.0', port: options.port ?? GATEWAY_PORT })])
+  const sockets = [track(servers.agents), track(servers.control)]
+  return {
+    port: (servers.agents.address() as AddressInfo).port,
+    project: config.project.name,
+    telemetry: on(),
+    async close() {
+      abort.abort()
+      config.close()
+      const closed = [servers.agents, servers.control].map(server => new Promise<void>(resolve => server.close(() => resolve())))
+      dispatcher.close()
+      runs.close()
+      for (const server of [servers.agents, servers.control]) server.closeIdleConnections()
+      const late = new AbortController()
+      await Promise.race([Promise.all([...closed, ...(broker.connected ? [events.close()] : [])]), sleep(CLOSE_MS, undefined, { signal: late.signal }).catch(() => {})])
+      late.abort()
+      for (const open of sockets) for (const it of open) it.destroy()
+      traces.close()
+      await broker.close()
+    },
+  }
+}
+
+/** From the broker's state to ours, once it answers; tried again until it succeeds. */
+async function takeOver(broker: Broker, agents: () => readonly string[], dispatcher: Dispatcher, runs: Runs, signal: AbortSignal, log: (message: string) => void): Promise<void> {
+  await new Promise<void>(resolve => {
+    const off = broker.onConnected(() => resolve())
+    signal.addEventListener('abort', () => off(), { once: true })
+  })
+  for (let pause = 100; !signal.aborted; pause = Math.min(2 * pause, 2_000)) {
+    try {
+      const tasks = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
+      await runs.recover(tasks)
+      const held = tasks.filter(task => task.lease !== null).length
+      log(`ready: ${tasks.length} unfinished task(s), ${held} of them held by replicas`)
+      // From now on: each reconnect.
+      let first = true
+      const off = broker.onConnected(() => {
+        if (first) first = false
+        else void dispatcher.resync().catch((error: unknown) => log(`after the reconnect: ${String(error)}`))
+      })
+      signal.addEventListener('abort', () => off(), { once: true })
+      return
+    } catch (error) {
+      if (signal.aborted) return
+      log(`taking over: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+      await sleep(pause, undefined, { signal }).catch(() => {})
+    }
+  }
+}
+
+function listen(server: Server, where: { readonly path: string } | { readonly host: string; readonly port: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(where, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+function track(server: Server): ReadonlySet<Socket> {
+  const sockets = new Set<Socket>()
+  server.on('connection', socket => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
+  return sockets
+}

@@ -1,0 +1,116 @@
+/** Runs and tasks as everyone sees them: read from the broker, with what is running now from the dispatcher. */
+import type { Json, JobView, RunSummary, RunView, TaskView, WorkStatus } from '../../spec/protocol.ts'
+import type { Broker, TaskRef, TaskState } from '../broker/port.ts'
+import { lastJobs, worst } from '../pipeline.ts'
+import { traceIdOf } from '../telemetry/traceparent.ts'
+import type { Dispatcher } from './dispatcher.ts'
+import { childField, type Definition, jobField, type JobRecord, runOf, taskId } from './run-record.ts'
+import { decodeTask, parseFailure } from './work.ts'
+
+/** Above it a view leaves results out: the answer must fit a string. */
+const MAX_VIEW_BYTES = 134_217_728
+
+export class Views {
+  readonly #broker: Broker
+  readonly #dispatcher: () => Dispatcher
+
+  constructor(broker: Broker, dispatcher: () => Dispatcher) {
+    this.#broker = broker
+    this.#dispatcher = dispatcher
+  }
+
+  /** The agent of any task that there is or was; null: no such task. */
+  async agentOf(id: string): Promise<string | null> {
+    const known = this.#dispatcher().task(id)
+    if (known !== undefined) return known.agent
+    const run = runOf(id)
+    const [fields] = await this.#broker.readRunFields([run], [childField(id), 'def'])
+    const [child, text] = fields ?? []
+    if (typeof child === 'string') return child
+    if (typeof text !== 'string') return null
+    const job = id.slice(run.length + 1, id.lastIndexOf('.'))
+    return (JSON.parse(text) as Definition).pipeline.jobs[job]?.agent ?? null
+  }
+
+  async task(id: string): Promise<TaskView | null> {
+    const agent = await this.agentOf(id)
+    if (agent === null) return null
+    const [state] = await this.#broker.read([{ queue: agent, id }])
+    const live = this.#dispatcher().task(id)
+    if (state === undefined || state === null) {
+      const [fields] = await this.#broker.readRunFields([runOf(id)], ['status'])
+      const status: WorkStatus = live === undefined && fields?.[0] !== 'running' ? 'cancelled' : 'queued'
+      return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error: null, trace_id: traceIdOf(live?.sent) }
+    }
+    const task = decodeTask(id, agent, state.data)
+    return { id, agent, type: task?.type ?? 'task', ...this.#outcome(id, state), trace_id: traceIdOf(task?.sent) }
+  }
+
+  async run(id: string): Promise<RunView | null> {
+    const record = await this.#broker.readRun(id)
+    const text = record?.get('def')
+    if (record === null || text === undefined) return null
+    const definition = JSON.parse(text) as Definition
+    const { pipeline, name } = definition
+    const status = (record.get('status') ?? 'running') as WorkStatus
+    const jobs: JobView[] = []
+    const results = new Map<string, Json>()
+    const budget = { bytes: MAX_VIEW_BYTES }
+    for (const job of Object.values(pipeline.jobs)) {
+      const field = record.get(jobField(job.id))
+      const recorded = field === undefined ? null : (JSON.parse(field) as JobRecord)
+      const tasks = await this.#tasks(Array.from({ length: recorded?.items ?? 0 }, (_, item) => ({ queue: job.agent, id: taskId(id, job.id, item) })), status, budget)
+      const result: Json = job.foreach === null ? (tasks[0]?.result ?? null) : tasks.map(task => task.result)
+      results.set(job.id, result)
+      if (name === null) jobs.push(...tasks.map(task => ({ ...task, agent: job.agent })))
+      else {
+        const phase = jobStatus(recorded, tasks, status)
+        const error = recorded?.error ?? tasks.find(task => task.error !== null)?.error ?? null
+        jobs.push({ id: job.id, agent: job.agent, status: phase, attempts: Math.max(0, ...tasks.map(task => task.attempts)), result: phase === 'completed' ? result : null, error })
+      }
+    }
+    const last = status === 'completed' ? Object.fromEntries(lastJobs(pipeline).map(job => [job, results.get(job) ?? null])) : null
+    return { run: id, pipeline: name, status: status === 'running' && jobs.every(job => job.status === 'queued') ? 'queued' : status, inputs: definition.inputs, result: last, jobs, trace_id: traceIdOf(definition.traceparent) }
+  }
+
+  async runs(): Promise<readonly RunSummary[]> {
+    const ids = await this.#broker.listRuns()
+    const fields = await this.#broker.readRunFields(ids, ['def', 'status', 'created', 'ended'])
+    return ids.flatMap((run, index) => {
+      const [text, status, created, ended] = fields[index] ?? []
+      if (typeof text !== 'string') return []
+      return [{ run, pipeline: (JSON.parse(text) as Definition).name, status: (status ?? 'running') as WorkStatus, created_at: iso(created) ?? '', ended_at: iso(ended) }]
+    })
+  }
+
+  async #tasks(refs: readonly TaskRef[], run: WorkStatus, budget: { bytes: number }): Promise<readonly Omit<JobView, 'agent'>[]> {
+    const states = await this.#broker.read(refs)
+    return states.map((state, index) => {
+      const id = (refs[index] as TaskRef).id
+      if (state === null) return { id, status: run === 'running' ? 'queued' : 'cancelled', attempts: 0, result: null, error: null }
+      budget.bytes -= state.result?.length ?? 0
+      const outcome = this.#outcome(id, budget.bytes < 0 ? { ...state, result: null } : state)
+      return { id, ...outcome, status: !state.finished && run !== 'running' ? 'cancelled' : outcome.status }
+    })
+  }
+
+  #outcome(id: string, state: TaskState): Pick<TaskView, 'status' | 'attempts' | 'result' | 'error'> {
+    const attempts = state.epoch
+    if (!state.finished) {
+      const lease = this.#dispatcher().task(id)?.lease
+      return { status: lease === null || lease === undefined ? 'queued' : 'running', attempts, result: null, error: null }
+    }
+    if (state.failure === null) return { status: 'completed', attempts, result: state.result === null ? null : (JSON.parse(state.result) as Json), error: null }
+    const { status, error } = parseFailure(state.failure)
+    return { status, attempts, result: null, error }
+  }
+}
+
+const iso = (ms: string | null | undefined): string | null => (typeof ms === 'string' ? new Date(Number(ms)).toISOString() : null)
+
+function jobStatus(recorded: JobRecord | null, tasks: readonly Omit<JobView, 'agent'>[], run: WorkStatus): WorkStatus {
+  if (recorded === null || recorded.phase === 'waiting') return run === 'running' ? 'queued' : 'cancelled'
+  if (recorded.phase !== 'running') return recorded.phase
+  if (run !== 'running') return worst(tasks.map(task => task.status))
+  return tasks.every(task => task.status === 'queued') && tasks.length > 0 ? 'queued' : 'running'
+}

@@ -1,0 +1,79 @@
+/** What the gateway holds in memory of unfinished work, and how a task is written into its job. Everything here can be read again from the broker. */
+import type { WorkError, WorkStatus } from '../../spec/protocol.ts'
+import type { Replica, Session } from './replicas.ts'
+
+export interface Task {
+  readonly id: string
+  readonly agent: string
+  readonly run: string
+  /** The pipeline's job; null: a child of another task. */
+  readonly job: string | null
+  readonly parent: string | null
+  readonly depth: number
+  readonly type: string
+  /** traceparent of the span that sent it. */
+  readonly sent: string
+  /** Unfinished children: while there are any, the task is parked and holds no slot. */
+  children: number
+  lease: Lease | null
+}
+
+export interface Lease {
+  readonly token: string
+  readonly task: Task
+  readonly epoch: number
+  /** AGENT.REPLICA.SESSION: the broker's lock token. */
+  readonly holder: string
+  readonly session: Session
+  readonly replica: Replica
+  readonly since: number
+  /** JSON text of the task's input, for another delivery. */
+  readonly input: string
+  /** When the answer that carried it went out; 0: not yet. */
+  delivered: number
+  /** That answer may have been lost with its connection or its gateway. */
+  doubtful: boolean
+  /** Beats of its session since then that did not name it. */
+  missed: number
+  /** Last sign of life of a sessionless holder. */
+  heard: number
+  settling: Promise<boolean> | null
+  /** Why the agent is to stop. */
+  cancel: { readonly at: number; told: boolean } | null
+}
+
+/** What stands in a job as its failure. */
+export interface Failure { readonly status: Exclude<WorkStatus, 'queued' | 'running' | 'completed'>; readonly error: WorkError | null }
+
+export const parseFailure = (text: string): Failure => {
+  try {
+    const { status, error } = JSON.parse(text) as Failure
+    if (status === 'failed' || status === 'cancelled' || status === 'dead') return { status, error }
+  } catch {
+    // Not ours: BullMQ's own words.
+  }
+  return { status: 'failed', error: { code: 'broker', message: text } }
+}
+
+export const CANCELLED: Failure = { status: 'cancelled', error: null }
+
+type Head = Pick<Task, 'run' | 'job' | 'parent' | 'depth' | 'type' | 'sent'>
+
+/** `input` is JSON text and comes last, so that it is passed on without being parsed. */
+export const encodeTask = ({ run, job, parent, depth, type, sent }: Head, input: string): string =>
+  `${JSON.stringify({ run, job, parent, depth, type, sent }).slice(0, -1)},"input":${input}}`
+
+/** A quote inside a JSON string is escaped, so the first match is the key. */
+const inputAt = (data: string): number => data.indexOf(',"input":')
+export const inputOf = (data: string): string => data.slice(inputAt(data) + ',"input":'.length, -1)
+
+/** null: not a task of ours. */
+export function decodeTask(id: string, agent: string, data: string): Task | null {
+  try {
+    const { run, job, parent, depth, type, sent } = JSON.parse(`${data.slice(0, inputAt(data))}}`) as Head
+    if (typeof run !== 'string') return null
+    return { id, agent, run, job, parent, depth, type, sent, children: 0, lease: null }
+  } catch {
+    return null
+  }
+}
