@@ -81,7 +81,10 @@ async function bundle(parts: readonly Part[], folder: string, root: string): Pro
     await bundlePrograms(parts.flatMap((part) => part.programs), folder, root)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
-    throw new AgentctlError('AG4013', `The programs of the images could not be bundled: ${why}`, { hint: 'Run `npm ci` in the checkout.', cause: error })
+    throw new AgentctlError('AG4013', `The programs of the images could not be bundled: ${why}`, {
+      hint: 'Mend the source that it names; if a package is missing, run `npm ci` in the checkout.',
+      cause: error,
+    })
   }
 }
 
