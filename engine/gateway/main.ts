@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connectBroker } from '../broker/bullmq.ts'
 import { noTelemetry, startTelemetry, type Telemetry } from '../telemetry/setup.ts'
-import { OTLP_PORT, OTLP_TRACES } from '../otlp.ts'
+import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { startGateway } from './start.ts'
 
 const MIN_PAUSE_MS = 100
