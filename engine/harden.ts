@@ -27,7 +27,7 @@ const LOCKED_DOWN: Omit<Posture, 'seccomp' | 'oom_score_adj'> = {
   sysctls: { 'net.ipv4.ping_group_range': '1 0', 'net.ipv6.conf.all.disable_ipv6': '1' },
   ulimits: [
     { name: 'core', soft: 0, hard: 0 },
-    { name: 'nofile', soft: 65_536, hard: 65_536 },
+    { name: 'nofile', soft: 4_096, hard: 4_096 },
   ],
   init: true,
 }

@@ -46,8 +46,10 @@ function judge(want: DesiredContainer, have: ObservedContainer | undefined, opti
   if (have === undefined) return { kind: 'create', cause: 'does not exist', old: null, running: false }
   const running = UP.has(have.status)
   const recreate = (cause: string): Verdict => ({ kind: 'create', cause, old: have, running })
-  if (options.forceRecreate === true && want.spec.kind !== 'secrets') return recreate('recreation was asked for')
-  if (have.labels[LABEL.configHash] !== want.hash) return recreate('configuration changed')
+  // The holder is never updated while it runs: the secrets live only as long as it or the controller does.
+  const keeps = want.spec.kind === 'secrets' && running
+  if (options.forceRecreate === true && !keeps) return recreate('recreation was asked for')
+  if (have.labels[LABEL.configHash] !== want.hash && !keeps) return recreate('configuration changed')
   if (have.status === 'dead' || have.status === 'removing') return recreate(`is ${have.status}`)
   const missing = want.spec.kind !== 'gateway' && want.spec.endpoints.some(endpoint => have.networks[endpoint.network] === undefined)
   if (missing && have.status !== 'created') return recreate('is not on its network')
@@ -128,7 +130,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         const joins = spec.endpoints.slice(1).map(endpoint => build.add({ op: 'connect-network', container: spec.name, endpoint }, target, `joins ${endpoint.network}`, [create, made.get(endpoint.network)]))
         const owns = spec.volumes.flatMap(volume => {
           const owner = desired.owners[volume.source]
-          if (owner === undefined || !made.has(volume.source) || owned.has(volume.source)) return []
+          if (owner === undefined || owned.has(volume.source)) return []
           owned.set(volume.source, build.add({ op: 'own-volume', volume: volume.source, container: spec.name, path: volume.target, ...owner }, `volume:${volume.source}`, `belongs to uid ${owner.uid}`, [create]))
           return []
         })

@@ -79,7 +79,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
         const seen = await observe(runtime, project.name, signal)
         const current = await fetchRecord(runtime, project.name, signal)
         const record = compose(current, seen)
-        return await run(ctx, await plan(ctx, project.name, seen, current, record, host.values, options), seen, record, lock)
+        return await run(ctx, await plan(ctx, project.name, seen, current, record, host.values, options, draft.store), seen, record, lock)
       })
     },
   }
@@ -173,7 +173,7 @@ async function prepareChange(ctx: VerbContext, name: string, change: (record: Pr
         const seen = await observe(runtime, name, signal)
         const now = await requireRecord(ctx, name)
         const next = change(now)
-        return await run(ctx, await plan(ctx, name, seen, now, next, {}, options), seen, next, lock)
+        return await run(ctx, await plan(ctx, name, seen, now, next, {}, options, draft.store), seen, next, lock)
       })
     },
   }
@@ -253,12 +253,13 @@ interface Draft {
   readonly store: SecretStore | null
 }
 
-async function plan(ctx: VerbContext, name: string, observed: Observed, previous: ProjectRecord | null, next: ProjectRecord, values: SecretStore['values'], options: Partial<ReconcileOptions>): Promise<Draft> {
+async function plan(ctx: VerbContext, name: string, observed: Observed, previous: ProjectRecord | null, next: ProjectRecord, values: SecretStore['values'], options: Partial<ReconcileOptions>, before: SecretStore | null = null): Promise<Draft> {
   const stripped = (record: ProjectRecord): string => canonicalJson({ ...record, revision: 0, written_by: '' })
   const changed = previous === null || stripped(previous) !== stripped(next)
   const revision = changed ? (previous?.revision ?? 0) + 1 : previous.revision
   const want = desired({ ...next, revision }, SECCOMP)
-  const store = holderOf(name, observed)?.status === 'running' ? await readStore(ctx.runtime, name, ctx.signal) : null
+  // `before`: as it was before the holder was made again, whose volume may be empty now.
+  const store = (holderOf(name, observed)?.status === 'running' ? await readStore(ctx.runtime, name, ctx.signal) : null) ?? before
   const renewed = Object.keys(values).filter(secret => store !== null && store.values[secret] !== values[secret])
   const changedSecrets = want.containers.filter(container => container.secrets.some(use => renewed.includes(use.source))).map(container => container.spec.name)
   const plan = reconcile(want, observed, {

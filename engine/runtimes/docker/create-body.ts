@@ -14,7 +14,9 @@ export function containerBody(spec: ContainerSpec): Body {
   const [first] = spec.endpoints
   return {
     Image: spec.image,
-    Env: Object.keys(spec.environment).sort().map((name) => `${name}=${spec.environment[name]}`),
+    Env: Object.keys(spec.environment)
+      .sort()
+      .map((name) => `${name}=${spec.environment[name]}`),
     Labels: spec.labels,
     StopTimeout: spec.stop_grace_s,
     ...(spec.entrypoint === null ? {} : { Entrypoint: spec.entrypoint }),
@@ -22,7 +24,9 @@ export function containerBody(spec: ContainerSpec): Body {
     ...(spec.user === null ? {} : { User: spec.user }),
     ...(spec.working_dir === null ? {} : { WorkingDir: spec.working_dir }),
     ...(spec.healthcheck === null ? {} : { Healthcheck: healthBody(spec.healthcheck) }),
-    ...(spec.ports.length === 0 ? {} : { ExposedPorts: Object.fromEntries(spec.ports.map((port) => [`${port.container_port}/${port.protocol}`, {}])) }),
+    ...(spec.ports.length === 0
+      ? {}
+      : { ExposedPorts: Object.fromEntries(spec.ports.map((port) => [`${port.container_port}/${port.protocol}`, {}])) }),
     HostConfig: hostBody(spec),
     ...(first === undefined ? {} : { NetworkingConfig: { EndpointsConfig: { [first.network]: endpointBody(first) } } }),
   }
@@ -52,7 +56,10 @@ function hostBody(spec: ContainerSpec): Body {
     ReadonlyRootfs: spec.read_only,
     CapDrop: spec.cap_drop,
     CapAdd: spec.cap_add,
-    SecurityOpt: [...(spec.no_new_privileges ? ['no-new-privileges=true'] : []), ...(spec.seccomp === null ? [] : [`seccomp=${spec.seccomp}`])],
+    SecurityOpt: [
+      ...(spec.no_new_privileges ? ['no-new-privileges=true'] : []),
+      ...(spec.seccomp === null ? [] : [`seccomp=${spec.seccomp}`]),
+    ],
     // null is the engine's own list; [] would unmask everything.
     ...(spec.masked_paths === null ? {} : { MaskedPaths: spec.masked_paths }),
     ...(spec.readonly_paths === null ? {} : { ReadonlyPaths: spec.readonly_paths }),
@@ -68,7 +75,9 @@ function hostBody(spec: ContainerSpec): Body {
     // The engine's default on cgroup v1 is the host's.
     CgroupnsMode: 'private',
     IpcMode: 'private',
-    ExtraHosts: Object.keys(spec.extra_hosts).sort().map((host) => `${host}:${spec.extra_hosts[host]}`),
+    ExtraHosts: Object.keys(spec.extra_hosts)
+      .sort()
+      .map((host) => `${host}:${spec.extra_hosts[host]}`),
     Dns: spec.dns,
     PortBindings: portBindings(spec),
     Mounts: mounts(spec),
@@ -95,7 +104,8 @@ function mounts(spec: ContainerSpec): readonly Body[] {
       Source: source,
       Target: target,
       ReadOnly: read_only,
-      BindOptions: { Propagation: 'rprivate' },
+      // The engine insists on rslave for what lies in its own data root (a folder of the secrets volume); nothing is mounted below it.
+      BindOptions: { Propagation: /\/volumes\/[^/]+\/_data\//.test(source) ? 'rslave' : 'rprivate' },
     })),
     ...spec.volumes.map(({ source, target, read_only }) => ({ Type: 'volume', Source: source, Target: target, ReadOnly: read_only })),
   ]

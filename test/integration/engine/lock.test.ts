@@ -57,6 +57,10 @@ test('secrets lie in a folder per container, for its user alone, and the values 
   const one = all.containers.filter(it => it.group === 'a')
   await writeSecrets(runtime, name, store, one, signal)
   expect(await readStore(runtime, name, signal)).toEqual(store)
-  const listed = await runtime.exec(`${name}-agentctl-secrets-1`, ['sh', '-c', `cd /secrets && stat -c '%a %u %n' ${name}-a-1 ${name}-a-1/* && ls -d .agentctl-store && stat -c %a .agentctl-store`])
-  expect(listed.stdout.toString()).toBe(`500 10001 ${name}-a-1\n400 10001 ${name}-a-1/agentctl-token\n400 10001 ${name}-a-1/k\n.agentctl-store\n400\n`)
+  const holder = `${name}-agentctl-secrets-1`
+  const own = await runtime.exec(holder, ['sh', '-c', `cd /secrets/${name}-a-1 && stat -c '%a %u %n' . *`], { user: '10001:10001' })
+  expect(own.stdout.toString()).toBe('500 10001 .\n400 10001 agentctl-token\n400 10001 k\n')
+  // Neither another user nor the holder's own root, which has no capability, may look into it.
+  for (const user of ['10002:10002', '0:0']) expect((await runtime.exec(holder, ['cat', `/secrets/${name}-a-1/k`], { user })).exit_code).not.toBe(0)
+  expect((await runtime.exec(holder, ['cat', '/secrets/.agentctl-store'], { user: '10001:10001' })).exit_code).not.toBe(0)
 })
