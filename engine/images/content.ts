@@ -34,7 +34,10 @@ export function readContent(root: string): Content {
   const baseHash = hash([dockerfile('base'), node, arch()])
   const toolsHash = { engine: hash([baseHash, dockerfile('engine-tools')]), agent: hash([baseHash, dockerfile('agent-tools')]) }
   const part = (name: Part['name'], programs: readonly Program[], folders: readonly string[]): Part => {
-    const files = bundles === null ? [...folders.flatMap((folder) => sources(join(root, folder))), join(root, 'package-lock.json')] : programs.map(({ file }) => join(bundles, file))
+    const files =
+      bundles === null
+        ? [...folders.flatMap((folder) => sources(join(root, folder))), join(root, 'package-lock.json')]
+        : programs.map(({ file }) => join(bundles, file))
     const texts = files.flatMap((file) => [relative(root, file), existsSync(file) ? readFileSync(file, 'utf8') : ''])
     return { name, programs, hash: hash([toolsHash[name], dockerfile(name), ...texts]) }
   }

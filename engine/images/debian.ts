@@ -14,7 +14,15 @@ const DEBOOTSTRAP_TIMEOUT_MS = 600_000
 const PULL_TIMEOUT_MS = 300_000
 const TAIL_LINES = 20
 /** What docker-slim images leave out too. */
-const LEFT_OUT = ['./var/cache/apt/*', './var/lib/apt/lists/*', './usr/share/doc/*', './usr/share/man/*', './usr/share/info/*', './usr/share/locale/*', './dev/*']
+const LEFT_OUT = [
+  './var/cache/apt/*',
+  './var/lib/apt/lists/*',
+  './usr/share/doc/*',
+  './usr/share/man/*',
+  './usr/share/info/*',
+  './usr/share/locale/*',
+  './dev/*',
+]
 
 export interface DebianOptions {
   readonly emit: (message: string) => void
@@ -44,7 +52,9 @@ async function pull(runtime: ContainerRuntime, signal: AbortSignal): Promise<Age
 }
 
 async function bootstrap(runtime: ContainerRuntime, { emit, signal }: DebianOptions, pulled: AgentctlError): Promise<void> {
-  const hasProgram = ['/usr/sbin', ...(process.env['PATH'] ?? '').split(delimiter)].some((folder) => existsSync(join(folder, 'debootstrap')))
+  const hasProgram = ['/usr/sbin', ...(process.env['PATH'] ?? '').split(delimiter)].some((folder) =>
+    existsSync(join(folder, 'debootstrap')),
+  )
   const command = `sudo debootstrap --variant=minbase ${SUITE} /tmp/rootfs && sudo tar -C /tmp/rootfs -c . | docker import - ${OWN}`
   if (!hasProgram || process.getuid?.() !== 0) {
     const missing = hasProgram ? 'making one here needs root' : 'debootstrap is not installed'
@@ -57,10 +67,16 @@ async function bootstrap(runtime: ContainerRuntime, { emit, signal }: DebianOpti
   try {
     await run('debootstrap', ['--variant=minbase', SUITE, folder], AbortSignal.any([signal, AbortSignal.timeout(DEBOOTSTRAP_TIMEOUT_MS)]))
     emit(`Importing ${OWN}`)
-    const tar = spawn('tar', ['-C', folder, ...LEFT_OUT.map((path) => `--exclude=${path}`), '-c', '.'], { stdio: ['ignore', 'pipe', 'ignore'], signal })
+    const tar = spawn('tar', ['-C', folder, ...LEFT_OUT.map((path) => `--exclude=${path}`), '-c', '.'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      signal,
+    })
     const failed = new Promise<never>((_, reject) => {
       tar.once('error', reject)
-      tar.once('exit', (code) => code !== 0 && reject(new AgentctlError('AG4013', `tar of ${folder} ended with ${code}`, { hint: 'Is the disk full?' })))
+      tar.once(
+        'exit',
+        (code) => code !== 0 && reject(new AgentctlError('AG4013', `tar of ${folder} ended with ${code}`, { hint: 'Is the disk full?' })),
+      )
     })
     failed.catch(() => undefined)
     await Promise.race([runtime.importImage(tar.stdout, OWN, signal), failed])

@@ -38,7 +38,12 @@ export async function ensureImages(runtime: ContainerRuntime, options: ImagesOpt
 
 async function buildParts(runtime: ContainerRuntime, content: Content, parts: readonly Part[], options: ImagesOptions): Promise<void> {
   const { emit, signal } = options
-  const build = async (tags: readonly string[], dockerfile: string, from: { readonly [name: string]: string }, files: readonly ContextFile[]): Promise<void> => {
+  const build = async (
+    tags: readonly string[],
+    dockerfile: string,
+    from: { readonly [name: string]: string },
+    files: readonly ContextFile[],
+  ): Promise<void> => {
     emit(`Building ${tags[0]}`)
     const context = buildContext(join(content.dockerfiles, `${dockerfile}.Dockerfile`), files)
     await runtime.buildImage({ context, tags, buildargs: { ...proxyArguments(), ...from } }, signal)
@@ -52,7 +57,10 @@ async function buildParts(runtime: ContainerRuntime, content: Content, parts: re
   try {
     const bundles = content.bundles ?? work
     // First what can fail within a second.
-    if (content.bundles === null) await bundle(parts, work, content.root)
+    if (content.bundles === null) {
+      await bundle(parts, work, content.root)
+      requireUnchanged(content)
+    }
     // The tools stand on the base; with both of them there, the base itself may be gone.
     const tools = (part: Part): string => `agentctl/base:${part.name}-${content.toolsHash[part.name]}`
     let base: Promise<string> | null = null
@@ -78,7 +86,11 @@ async function buildParts(runtime: ContainerRuntime, content: Content, parts: re
 
 async function bundle(parts: readonly Part[], folder: string, root: string): Promise<void> {
   try {
-    await bundlePrograms(parts.flatMap((part) => part.programs), folder, root)
+    await bundlePrograms(
+      parts.flatMap((part) => part.programs),
+      folder,
+      root,
+    )
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     throw new AgentctlError('AG4013', `The programs of the images could not be bundled: ${why}`, {
@@ -86,6 +98,13 @@ async function bundle(parts: readonly Part[], folder: string, root: string): Pro
       cause: error,
     })
   }
+}
+
+/** An image must not get the tag of what its sources were a moment before. */
+function requireUnchanged(content: Content): void {
+  const now = readContent(content.root)
+  if (now.parts.every((part, index) => part.hash === content.parts[index]?.hash)) return
+  throw new AgentctlError('AG4013', 'The sources changed while they were bundled', { hint: 'Run the command again.' })
 }
 
 /** Node comes with the package, so that the images hold the very version that was tested. */

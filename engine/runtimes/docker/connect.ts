@@ -46,16 +46,24 @@ async function connectTo(address: EngineAddress, { signal, timeout_ms = CONNECT_
   return dockerRuntime(await openConnection(address, engine.api), engine)
 }
 
-async function readEngine(connection: Connection, signal: AbortSignal | undefined, timeout_ms: number): Promise<Engine & { readonly api: string }> {
+async function readEngine(
+  connection: Connection,
+  signal: AbortSignal | undefined,
+  timeout_ms: number,
+): Promise<Engine & { readonly api: string }> {
   const answer = fields(await connection.json({ doing: 'tell its version', method: 'GET', path: '/version', signal, timeout_ms }))
   const version = text(answer['Version'])
   const newest = parseVersion(text(answer['ApiVersion']))
   const oldest = parseVersion(text(answer['MinAPIVersion'])) ?? MIN_API
   if (newest === null || isBefore(newest, MIN_API)) {
     const found = newest === null ? 'no API version' : `API ${newest.join('.')}`
-    throw new AgentctlError('AG4005', `The engine at ${connection.endpoint} is too old: expected API ${MIN_API.join('.')} (Docker 20.10) or newer, found ${found}`, {
-      hint: 'Update the engine, or point DOCKER_HOST at a newer one.',
-    })
+    throw new AgentctlError(
+      'AG4005',
+      `The engine at ${connection.endpoint} is too old: expected API ${MIN_API.join('.')} (Docker 20.10) or newer, found ${found}`,
+      {
+        hint: 'Update the engine, or point DOCKER_HOST at a newer one.',
+      },
+    )
   }
   const isDocker = list(answer['Components']).some((component) => text(fields(component)['Name']) === 'Engine')
   return {
@@ -86,7 +94,8 @@ function noEngine(failures: readonly { readonly address: EngineAddress; readonly
 
 function tried({ address, error }: { readonly address: EngineAddress; readonly error: AgentctlError }): string {
   const { cause } = error
-  const why = cause instanceof EngineTimeout ? cause.message : cause instanceof Error && 'code' in cause ? String(cause.code) : error.message
+  const why =
+    cause instanceof EngineTimeout ? cause.message : cause instanceof Error && 'code' in cause ? String(cause.code) : error.message
   return `${describeAddress(address)} (${why})`
 }
 

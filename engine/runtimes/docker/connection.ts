@@ -63,10 +63,11 @@ export async function openConnection(address: EngineAddress, version: string | n
   return {
     endpoint,
     json,
-    jsonOrNull: (call) => json(call).catch((error: unknown) => {
-      if (statusOf(error instanceof Error ? error.cause : null) === 404) return null
-      throw error
-    }),
+    jsonOrNull: (call) =>
+      json(call).catch((error: unknown) => {
+        if (statusOf(error instanceof Error ? error.cause : null) === 404) return null
+        throw error
+      }),
     stream: (call) => dial(streams, call, { isStream: true }) as Promise<Readable>,
     hijack: (call) => dial(streams, call, { isStream: true, hijack: true }) as Promise<Duplex>,
     close: () => {

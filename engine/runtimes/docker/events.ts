@@ -27,7 +27,9 @@ export function engineEvent(value: unknown): EngineEvent | null {
   const attributes = fields(actor['Attributes'])
   const action = actionOf(text(event['Action']))
   if (action === null) return null
-  const labels = Object.entries(attributes).filter((pair): pair is [string, string] => !OWN_ATTRIBUTES.has(pair[0]) && typeof pair[1] === 'string')
+  const labels = Object.entries(attributes).filter(
+    (pair): pair is [string, string] => !OWN_ATTRIBUTES.has(pair[0]) && typeof pair[1] === 'string',
+  )
   const exitCode = attributes['exitCode']
   return {
     action,

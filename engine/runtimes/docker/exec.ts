@@ -65,7 +65,12 @@ export async function openExec(
     stdout,
     stderr,
     resize: async (rows, columns) => {
-      await connection.json({ doing: `resize the terminal in ${container}`, method: 'POST', path: `/exec/${id}/resize`, query: { h: rows, w: columns } })
+      await connection.json({
+        doing: `resize the terminal in ${container}`,
+        method: 'POST',
+        path: `/exec/${id}/resize`,
+        query: { h: rows, w: columns },
+      })
     },
     exit,
     close: () => {
@@ -148,7 +153,9 @@ async function exitCode(connection: Connection, id: string, doing: string, signa
     const state = fields(await connection.json({ doing, method: 'GET', path: `/exec/${id}/json`, signal }))
     if (state['Running'] !== true && typeof state['ExitCode'] === 'number') return state['ExitCode']
     if (Date.now() > end) {
-      throw new AgentctlError('AG4005', `Could not ${doing}: the connection closed while the command was running`, { hint: 'Was the container stopped? See `agentctl ps`.' })
+      throw new AgentctlError('AG4005', `Could not ${doing}: the connection closed while the command was running`, {
+        hint: 'Was the container stopped? See `agentctl ps`.',
+      })
     }
     await sleep(pause)
   }

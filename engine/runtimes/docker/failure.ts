@@ -11,7 +11,18 @@ export class EngineTimeout extends Error {
   }
 }
 
-const NO_CONNECTION = new Set(['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'ENOTFOUND', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'ENOTSOCK', 'EAI_AGAIN'])
+const NO_CONNECTION = new Set([
+  'ECONNREFUSED',
+  'ENOENT',
+  'ECONNRESET',
+  'EPIPE',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ETIMEDOUT',
+  'ENOTSOCK',
+  'EAI_AGAIN',
+])
 const PORT_IN_USE = /port is already allocated|address already in use|ports are not available/i
 const NO_IMAGE = /no such image|manifest unknown|pull access denied|repository does not exist|manifest for .* not found|image .* not found/i
 
@@ -56,13 +67,20 @@ function fromAnswer(error: unknown, doing: string): AgentctlError {
   const message = engineMessage(error)
   const status = statusOf(error)
   const text = `Could not ${doing}: ${message}`
-  if (NO_IMAGE.test(message)) return new AgentctlError('AG4003', text, { hint: 'Build or load the image, or correct its name.', cause: error })
+  if (NO_IMAGE.test(message))
+    return new AgentctlError('AG4003', text, { hint: 'Build or load the image, or correct its name.', cause: error })
   if (PORT_IN_USE.test(message)) {
-    return new AgentctlError('AG4004', text, { hint: 'Choose another host port, or stop what listens there (`ss -ltnp` shows it).', cause: error })
+    return new AgentctlError('AG4004', text, {
+      hint: 'Choose another host port, or stop what listens there (`ss -ltnp` shows it).',
+      cause: error,
+    })
   }
   if (status === 404) return new AgentctlError('AG4012', text, { hint: 'See `agentctl ps`; bring it up with `agentctl up`.', cause: error })
   if (status === 409 && /already in use|already exists/.test(message)) {
-    return new AgentctlError('AG4014', text, { hint: 'Remove or rename what has the name, or choose another project name with -p.', cause: error })
+    return new AgentctlError('AG4014', text, {
+      hint: 'Remove or rename what has the name, or choose another project name with -p.',
+      cause: error,
+    })
   }
   return new AgentctlError('AG4005', text, { hint: '`agentctl doctor` checks the engine.', cause: error })
 }

@@ -63,19 +63,35 @@ export function imageCalls(connection: Connection): ImageCalls {
       const [repo, tag] = splitReference(reference)
       const doing = `import image "${reference}"`
       const query = { fromSrc: '-', repo, tag: tag ?? 'latest' }
-      const stream = await connection.stream({ doing, method: 'POST', path: '/images/create', query, file: tar, signal, timeout_ms: BUILD_START_TIMEOUT_MS })
+      const stream = await connection.stream({
+        doing,
+        method: 'POST',
+        path: '/images/create',
+        query,
+        file: tar,
+        signal,
+        timeout_ms: BUILD_START_TIMEOUT_MS,
+      })
       await finish(stream, (message, tail) => buildFailed(doing, message, tail))
     },
     tagImage: async (id, reference, signal) => {
       const [repo, tag] = splitReference(reference)
-      const call = { doing: `tag image "${reference}"`, method: 'POST', path: `/images/${id}/tag`, query: { repo, tag: tag ?? 'latest' }, signal } as const
+      const call = {
+        doing: `tag image "${reference}"`,
+        method: 'POST',
+        path: `/images/${id}/tag`,
+        query: { repo, tag: tag ?? 'latest' },
+        signal,
+      } as const
       await connection.json(call)
     },
   }
 }
 
 const buildFailed = (doing: string, message: string, tail: readonly string[]): AgentctlError =>
-  new AgentctlError('AG4013', [`Could not ${doing}: ${message}`, ...tail.map((line) => `  ${line}`)].join('\n'), { hint: 'See the build output above.' })
+  new AgentctlError('AG4013', [`Could not ${doing}: ${message}`, ...tail.map((line) => `  ${line}`)].join('\n'), {
+    hint: 'See the build output above.',
+  })
 
 /** Reads the progress to its end. The engine answers 200 and puts the error into the stream. */
 async function finish(stream: Readable, failure: (message: string, tail: readonly string[]) => Error): Promise<string> {
@@ -85,7 +101,11 @@ async function finish(stream: Readable, failure: (message: string, tail: readonl
     const entry = fields(line)
     if (typeof entry['error'] === 'string') throw failure(entry['error'], tail.slice(-TAIL_LINES))
     id = text(fields(entry['aux'])['ID']) || id
-    tail.push(...text(entry['stream']).split('\n').filter((part) => part.trim() !== ''))
+    tail.push(
+      ...text(entry['stream'])
+        .split('\n')
+        .filter((part) => part.trim() !== ''),
+    )
     if (tail.length > 10 * TAIL_LINES) tail.splice(0, tail.length - TAIL_LINES)
   }
   return id

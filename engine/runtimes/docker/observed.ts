@@ -13,7 +13,11 @@ export function observedContainer(value: unknown): ObservedContainer {
   return {
     id: text(entry['Id']),
     // A linked container also has names like "/other/alias".
-    name: (list(entry['Names']).map(text).find((name) => name.lastIndexOf('/') === 0) ?? '').slice(1),
+    name: (
+      list(entry['Names'])
+        .map(text)
+        .find((name) => name.lastIndexOf('/') === 0) ?? ''
+    ).slice(1),
     image: text(entry['Image']),
     labels: texts(entry['Labels']),
     status: isStatus(state) ? state : 'dead',
@@ -43,7 +47,9 @@ export function observedNetwork(value: unknown): ObservedNetwork {
     id: text(entry['Id']),
     name: text(entry['Name']),
     labels: texts(entry['Labels']),
-    subnets: list(fields(entry['IPAM'])['Config']).map((config) => text(fields(config)['Subnet'])).filter((subnet) => subnet !== ''),
+    subnets: list(fields(entry['IPAM'])['Config'])
+      .map((config) => text(fields(config)['Subnet']))
+      .filter((subnet) => subnet !== ''),
     internal: entry['Internal'] === true,
   }
 }

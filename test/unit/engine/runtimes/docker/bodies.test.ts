@@ -1,23 +1,39 @@
 import { expect, test } from 'vitest'
+import type { ContainerSpec } from '../../../../../engine/ports.ts'
 import { containerBody, networkBody, seriousWarnings, volumeBody } from '../../../../../engine/runtimes/docker/create-body.ts'
 import { splitReference } from '../../../../../engine/runtimes/docker/images.ts'
 import { exitCodeOf, healthOf, observedContainer } from '../../../../../engine/runtimes/docker/observed.ts'
 import { toAgentctlError } from '../../../../../engine/runtimes/docker/failure.ts'
 import { containerSpec } from '../../../../support/container-spec.ts'
 
-test('an internal network takes the host\'s address away, by the means of the engine\'s age', () => {
+test("an internal network takes the host's address away, by the means of the engine's age", () => {
   const spec = { name: 'p_n', internal: true, subnet: '10.192.0.0/24', labels: {} }
   expect(networkBody(spec, { hasIsolatedGateway: false })['Options']).toEqual({ 'com.docker.network.bridge.inhibit_ipv4': 'true' })
   expect(networkBody(spec, { hasIsolatedGateway: true })['Options']).toEqual({ 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' })
-  expect(networkBody({ ...spec, internal: false }, { hasIsolatedGateway: true })).toMatchObject({ Internal: false, Options: {}, EnableIPv6: false })
+  expect(networkBody({ ...spec, internal: false }, { hasIsolatedGateway: true })).toMatchObject({
+    Internal: false,
+    Options: {},
+    EnableIPv6: false,
+  })
 })
 
 test('a tmpfs volume is sized and runs nothing', () => {
-  expect(volumeBody({ name: 'v', labels: {}, tmpfs: 1024 })['DriverOpts']).toEqual({ type: 'tmpfs', device: 'tmpfs', o: 'size=1024,mode=0755,noexec,nosuid,nodev' })
+  expect(volumeBody({ name: 'v', labels: {}, tmpfs: 1024 })['DriverOpts']).toEqual({
+    type: 'tmpfs',
+    device: 'tmpfs',
+    o: 'size=1024,mode=0755,noexec,nosuid,nodev',
+  })
 })
 
 test('the first endpoint is made with the container, with its address', () => {
-  const body = containerBody(containerSpec({ endpoints: [{ network: 'p_a', address: '10.192.0.9' }, { network: 'p_b', address: null }] }))
+  const body = containerBody(
+    containerSpec({
+      endpoints: [
+        { network: 'p_a', address: '10.192.0.9' },
+        { network: 'p_b', address: null },
+      ],
+    }),
+  )
   expect(body).toMatchObject({
     HostConfig: { NetworkMode: 'p_a' },
     NetworkingConfig: { EndpointsConfig: { p_a: { IPAMConfig: { IPv4Address: '10.192.0.9' } } } },
@@ -30,8 +46,10 @@ test('no endpoint is network none', () => {
   expect(body).not.toHaveProperty('NetworkingConfig')
 })
 
-test('nothing is left to the engine\'s defaults that would loosen it', () => {
-  expect(containerBody(containerSpec({ mem_limit: 1_000_000, cpus: 0.25, pids_limit: 9, seccomp: '{"defaultAction":"SCMP_ACT_ERRNO"}' }))).toMatchObject({
+test("nothing is left to the engine's defaults that would loosen it", () => {
+  expect(
+    containerBody(containerSpec({ mem_limit: 1_000_000, cpus: 0.25, pids_limit: 9, seccomp: '{"defaultAction":"SCMP_ACT_ERRNO"}' })),
+  ).toMatchObject({
     HostConfig: {
       Privileged: false,
       ReadonlyRootfs: true,
@@ -65,7 +83,7 @@ test.each([
   expect([healthOf(status), exitCodeOf(status)]).toEqual([health, code])
 })
 
-test('a linked name is not the container\'s name', () => {
+test("a linked name is not the container's name", () => {
   expect(observedContainer({ Names: ['/other/alias', '/p-a-1'], State: 'running' }).name).toBe('p-a-1')
 })
 
@@ -78,7 +96,8 @@ test.each([
   expect(splitReference(reference)).toEqual(expected)
 })
 
-const answer = (statusCode: number, message: string): Error => Object.assign(new Error(`(HTTP code ${statusCode}) x - ${message} `), { statusCode, json: { message } })
+const answer = (statusCode: number, message: string): Error =>
+  Object.assign(new Error(`(HTTP code ${statusCode}) x - ${message} `), { statusCode, json: { message } })
 test.each([
   [answer(404, 'No such image: x:latest'), 'AG4003'],
   [answer(500, 'driver failed programming external connectivity: Bind for 127.0.0.1:80 failed: port is already allocated'), 'AG4004'],
@@ -89,4 +108,12 @@ test.each([
   [Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' }), 'AG4001'],
 ])('%s is %s', (error, code) => {
   expect(toAgentctlError(error, 'start it', 'unix:///x').code).toBe(code)
+})
+
+test('a folder of the secrets volume is bound as the engine insists', () => {
+  const bind = (source: string): object => ({ source, target: '/x', read_only: true })
+  const binds = [bind('/data'), bind('/var/lib/docker/volumes/p_agentctl-secrets/_data/p-a-1')] as ContainerSpec['binds']
+  expect(containerBody(containerSpec({ binds }))).toMatchObject({
+    HostConfig: { Mounts: [{ BindOptions: { Propagation: 'rprivate' } }, { BindOptions: { Propagation: 'rslave' } }] },
+  })
 })

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { expect, test } from 'vitest'
-import { AgentctlError } from '../../../../../engine/errors.ts'
 import { describeAddress, engineAddresses } from '../../../../../engine/runtimes/docker/discovery.ts'
 
 type Files = { readonly [path: string]: string }
@@ -15,11 +14,13 @@ test('DOCKER_HOST wins over every context', () => {
   expect(find({ DOCKER_HOST: 'unix:///x/y.sock', DOCKER_CONTEXT: 'desktop' }, files)).toEqual(['unix:///x/y.sock'])
 })
 
-test('tcp addresses get the engine\'s default ports', () => {
+test("tcp addresses get the engine's default ports", () => {
   expect(find({ DOCKER_HOST: 'tcp://build.example' })).toEqual(['tcp://build.example:2375'])
   expect(find({ DOCKER_HOST: 'tcp://build.example:80' })).toEqual(['tcp://build.example:80'])
   expect(find({ DOCKER_HOST: 'tcp://[::1]:2375' })).toEqual(['tcp://::1:2375'])
-  expect(find({ DOCKER_HOST: 'tcp://build.example', DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: '/certs' })).toEqual(['tcp://build.example:2376'])
+  expect(find({ DOCKER_HOST: 'tcp://build.example', DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: '/certs' })).toEqual([
+    'tcp://build.example:2376',
+  ])
 })
 
 test('DOCKER_TLS_VERIFY reads the three files of DOCKER_CERT_PATH', () => {
@@ -43,7 +44,12 @@ test('DOCKER_CONTEXT wins over the current context', () => {
 })
 
 test('without a word from the user every default socket is tried, in this order', () => {
-  const all = ['unix:///var/run/docker.sock', 'unix:///run/user/1000/docker.sock', 'unix:///home/u/.docker/run/docker.sock', 'unix:///home/u/.docker/desktop/docker.sock']
+  const all = [
+    'unix:///var/run/docker.sock',
+    'unix:///run/user/1000/docker.sock',
+    'unix:///home/u/.docker/run/docker.sock',
+    'unix:///home/u/.docker/desktop/docker.sock',
+  ]
   expect(find({ XDG_RUNTIME_DIR: '/run/user/1000' })).toEqual(all)
   expect(find({ XDG_RUNTIME_DIR: '/run/user/1000', DOCKER_CONTEXT: 'default' })).toEqual(all)
   expect(find({ XDG_RUNTIME_DIR: '/run/user/1000' }, { '/home/u/.docker/config.json': 'not json' })).toEqual(all)
@@ -54,7 +60,7 @@ test.each([
   ['npipe:////./pipe/docker_engine', 'expected unix:// or tcp://, got npipe://'],
   ['tcp://', 'expected tcp://host:port'],
 ])('%s is refused: %s', (host, why) => {
-  expect(() => find({ DOCKER_HOST: host })).toThrow(expect.objectContaining({ code: 'AG4001', message: expect.stringContaining(why) }) as AgentctlError)
+  expect(() => find({ DOCKER_HOST: host })).toThrow(expect.objectContaining({ code: 'AG4001', message: expect.stringContaining(why) }))
 })
 
 test('a context that does not exist is named', () => {

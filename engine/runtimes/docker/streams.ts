@@ -1,0 +1,50 @@
+/** What goes on for as long as somebody listens: events and logs. */
+import { AgentctlError } from '../../errors.ts'
+import { LABEL } from '../../names.ts'
+import type { ContainerRuntime, EngineEvent } from '../../ports.ts'
+import type { Connection } from './connection.ts'
+import { EVENT_FILTER, engineEvent, jsonLines } from './events.ts'
+import { interrupted, toAgentctlError } from './failure.ts'
+import { type Frame, FrameReader } from './frames.ts'
+
+type StreamCalls = Pick<ContainerRuntime, 'events' | 'logs'>
+
+export function streamCalls(connection: Connection): StreamCalls {
+  return {
+    async *events(project, since, signal): AsyncGenerator<EngineEvent> {
+      const doing = 'report events'
+      const filters = JSON.stringify({ type: ['container'], event: EVENT_FILTER, label: [`${LABEL.project}=${project}`] })
+      const stream = await connection.stream({ doing, method: 'GET', path: '/events', query: { since: since.toFixed(6), filters }, signal })
+      try {
+        for await (const line of jsonLines(stream)) {
+          const event = engineEvent(line)
+          if (event !== null) yield event
+        }
+      } catch (error) {
+        throw signal.aborted ? interrupted(doing, signal.reason) : toAgentctlError(error, doing, connection.endpoint)
+      }
+      if (signal.aborted) throw interrupted(doing, signal.reason)
+      throw new AgentctlError('AG4001', `The engine at ${connection.endpoint} closed its stream of events`, {
+        hint: 'Start it again; `agentctl doctor` shows what was tried.',
+      })
+    },
+    async *logs(container, options, signal): AsyncGenerator<Frame> {
+      const doing = `read the logs of ${container}`
+      const query = {
+        stdout: true,
+        stderr: true,
+        follow: options.follow,
+        timestamps: options.timestamps,
+        tail: options.tail === null ? 'all' : String(options.tail),
+        ...(options.since === undefined ? {} : { since: options.since }),
+      }
+      const stream = await connection.stream({ doing, method: 'GET', path: `/containers/${container}/logs`, query, signal })
+      const reader = new FrameReader()
+      try {
+        for await (const chunk of stream) yield* reader.read(chunk)
+      } catch (error) {
+        throw signal.aborted ? interrupted(doing, signal.reason) : toAgentctlError(error, doing, connection.endpoint)
+      }
+    },
+  }
+}
