@@ -92,6 +92,16 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     if (!volumes.has(volume.name)) made.set(volume.name, build.add({ op: 'create-volume', volume }, `volume:${volume.name}`, 'does not exist', []))
   }
 
+  // A volume is its user's from the first container on. One that was made but never used (an `up` that was cut short) counts as new.
+  const owned = new Map<string, number>()
+  const image = desired.containers[0]?.spec.image ?? ''
+  for (const [volume, owner] of Object.entries(desired.owners)) {
+    const users = desired.containers.filter(want => want.spec.volumes.some(mount => mount.source === volume))
+    const fresh = users.every(want => !containers.has(want.spec.name)) && users.some(want => verdicts.get(want.spec.name)?.kind === 'create')
+    if (!made.has(volume) && !fresh) continue
+    owned.set(volume, build.add({ op: 'own-volume', volume, image, ...owner }, `volume:${volume}`, `belongs to uid ${owner.uid}`, [made.get(volume)]))
+  }
+
   const started = new Map<string, number>()
   const up = new Map<string, number>()
   const deferred: DesiredContainer[] = []
@@ -125,17 +135,10 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
           { op: 'create-container', container: spec },
           target,
           verdict.cause,
-          [...base, gone, ...spec.endpoints.slice(0, 1).map(endpoint => made.get(endpoint.network)), ...spec.volumes.map(volume => made.get(volume.source))],
+          [...base, gone, ...spec.endpoints.slice(0, 1).map(endpoint => made.get(endpoint.network)), ...spec.volumes.map(volume => owned.get(volume.source) ?? made.get(volume.source))],
         )
         const joins = spec.endpoints.slice(1).map(endpoint => build.add({ op: 'connect-network', container: spec.name, endpoint }, target, `joins ${endpoint.network}`, [create, made.get(endpoint.network)]))
-        const owns = spec.volumes.flatMap(volume => {
-          const owner = desired.owners[volume.source]
-          if (owner === undefined || owned.has(volume.source)) return []
-          owned.set(volume.source, build.add({ op: 'own-volume', volume: volume.source, container: spec.name, path: volume.target, ...owner }, `volume:${volume.source}`, `belongs to uid ${owner.uid}`, [create]))
-          return []
-        })
-        const ownership = spec.volumes.map(volume => owned.get(volume.source))
-        const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [create, ...joins, ...owns, ...ownership, ...waits])
+        const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [create, ...joins, ...waits])
         started.set(spec.name, start)
         break
       }
@@ -149,7 +152,6 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     deferred.push(want)
   }
 
-  const owned = new Map<string, number>()
   const finish = (): void => {
     for (const want of deferred.splice(0)) {
       const gateway = want.until === 'ready' ? up.get(trustedName(desired.project, 'gateway')) : undefined
