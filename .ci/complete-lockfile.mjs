@@ -38,7 +38,8 @@ if (missing.length > 0 && process.argv.includes('--check')) {
 } else if (missing.length > 0) {
   for (const { name, version, isDev } of missing) {
     const platform = platformOf(name)
-    if (platform === undefined || !/^\d/.test(version)) throw new Error(`cannot tell the platform or the version of ${name}@${version} from its name`)
+    if (platform === undefined || !/^\d/.test(version))
+      throw new Error(`cannot tell the platform or the version of ${name}@${version} from its name`)
     lock.packages[`node_modules/${name}`] = { version, ...(isDev && { dev: true }), ...platform }
   }
   const order = Object.keys(lock.packages).sort((a, b) => a.localeCompare(b, 'en'))

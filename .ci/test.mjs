@@ -15,7 +15,11 @@ const minutes = () => (performance.now() - started) / 60_000
 
 function run(name, argv, env = {}) {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, ...env } })
+    const child = spawn(process.execPath, argv, {
+      cwd: root,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, ...(process.stdout.isTTY ? {} : { NO_COLOR: '1' }), ...env },
+    })
     const forward = (signal) => child.kill(signal)
     process.on('SIGINT', forward)
     process.on('SIGTERM', forward)
@@ -52,6 +56,8 @@ try {
   for (const reason of count.reasons) process.stdout.write(`skipped: ${reason}\n`)
   // Failed checks, or a run that ends badly although no test failed (things left on the engine, no summary), count as one failure each.
   const failed = count.failed + (checks === 0 ? 0 : 1) + (tests !== 0 && count.failed === 0 ? 1 : 0)
+  if (tests !== 0 && count.failed === 0) process.stdout.write('failed: the test run itself (see above)\n')
+  if (checks !== 0) process.stdout.write('failed: the checks (see above)\n')
   const took = minutes()
   process.stdout.write(`took ${took.toFixed(1)} min${took > BUDGET_MIN ? `: over the budget of ${BUDGET_MIN} min` : ''}\n`)
   process.stdout.write(`${count.passed} passed, ${failed} failed, ${count.skipped} skipped\n`)

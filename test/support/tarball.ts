@@ -46,14 +46,28 @@ async function must(command: string, args: readonly string[], cwd: string, env?:
   return stdout
 }
 
+const npms = new Map<number, Promise<readonly [string, ...string[]]>>()
+
 /** An npm of a given major version as a command line: the machine's own, or one from the registry, run by our Node. */
-export async function npmOf(major: 11 | 12, scratch: string): Promise<readonly [string, ...string[]]> {
-  const own = await must('npm', ['--version'], scratch)
+export async function npmOf(major: 11 | 12): Promise<readonly [string, ...string[]]> {
+  const known = npms.get(major) ?? findNpm(major)
+  npms.set(major, known)
+  return await known
+}
+
+async function findNpm(major: number): Promise<readonly [string, ...string[]]> {
+  const own = await must('npm', ['--version'], ROOT)
   if (own.startsWith(`${major}.`)) return ['npm']
-  const folder = join(scratch, `npm-${major}`)
-  mkdirSync(folder, { recursive: true })
-  await must('npm', ['install', '--prefix', folder, '--no-save', '--prefer-offline', '--loglevel=error', `npm@${major}`], scratch)
+  const folder = scratchFolder(`agentctl-npm-${major}-`)
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
+  await must('npm', ['install', '--no-save', '--prefer-offline', '--loglevel=error', `npm@${major}`], folder)
   return [process.execPath, join(folder, 'node_modules/npm/bin/npm-cli.js')]
+}
+
+function scratchFolder(prefix: string): string {
+  const folder = mkdtempSync(join(tmpdir(), prefix))
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  return folder
 }
 
 let packed: Promise<string> | undefined
@@ -61,8 +75,7 @@ let packed: Promise<string> | undefined
 /** Builds and packs this checkout, once for each test file; returns the tarball's path. */
 export async function packTarball(): Promise<string> {
   packed ??= (async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'agentctl-pack-'))
-    process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+    const folder = scratchFolder('agentctl-pack-')
     await must('npm', ['pack', '--pack-destination', folder, '--loglevel=error'], ROOT)
     const [name] = globSync('*.tgz', { cwd: folder })
     if (name === undefined) throw new Error('npm pack made no tarball')
@@ -87,7 +100,7 @@ export async function installTarball(options: { readonly npm?: 11 | 12; readonly
   const tarball = await packTarball()
   const scratch = mkdtempSync(join(tmpdir(), 'agentctl-install-'))
   try {
-    const npm = options.npm === undefined ? (['npm'] as const) : await npmOf(options.npm, scratch)
+    const npm = options.npm === undefined ? (['npm'] as const) : await npmOf(options.npm)
     const dir = join(scratch, 'empty')
     mkdirSync(dir)
     if (options.isGlobal !== true) writeFileSync(join(dir, 'package.json'), '{ "private": true }\n')

@@ -1,7 +1,7 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
-import { installTarball, npmOf, packTarball, sh } from '../support/tarball.ts'
+import { afterAll, expect, test } from 'vitest'
+import { type Installed, installTarball, npmOf, packTarball, sh } from '../support/tarball.ts'
 
 const OWN = JSON.parse(readFileSync('package.json', 'utf8')) as Record<
   'dependencies' | 'devDependencies' | 'optionalDependencies',
@@ -52,14 +52,23 @@ test('the tarball holds what runs, and no TypeScript that Node would have to str
   expect(publint, publint.stdout + publint.stderr).toMatchObject({ code: 0 })
 })
 
-for (const major of [11, 12] as const) {
+const majors = [11, 12] as const
+const installed = new Map<string, Installed>()
+afterAll(() => installed.forEach((it) => it[Symbol.dispose]()))
+
+/** One installation for each npm and place, shared by the tests of this file. */
+async function installation(npm: 11 | 12, isGlobal = false): Promise<Installed> {
+  const key = `${npm} ${isGlobal}`
+  const known = installed.get(key) ?? (await installTarball({ npm, isGlobal }))
+  installed.set(key, known)
+  return known
+}
+
+for (const major of majors) {
   test(`npm ${major}: installed into an empty folder, it runs by npx, directly and with -g`, async (context) => {
-    try {
-      await npmOf(major, (await packTarball()).replace(/\/[^/]*$/, ''))
-    } catch (error) {
-      context.skip(`npm ${major} cannot be had here: ${String(error).split('\n')[0]}`)
-    }
-    using local = await installTarball({ npm: major })
+    const reason = await whyNoNpm(major)
+    if (reason !== undefined) context.skip(`npm ${major} cannot be had here: ${reason}`)
+    const local = await installation(major)
     const [command, ...first] = local.npm
     const viaNpx = await sh(command, [...first, 'exec', '--', 'agentctl', 'version', '--format', 'json'], { cwd: local.dir })
     expect(viaNpx, viaNpx.stderr).toMatchObject({ code: 0 })
@@ -71,7 +80,7 @@ for (const major of [11, 12] as const) {
     expect(facts.version).toBe(OWN.version)
     expect(Number(facts.node.replace(/^v/, '').split('.')[0])).toBeGreaterThanOrEqual(22)
 
-    using global = await installTarball({ npm: major, isGlobal: true })
+    const global = await installation(major, true)
     const fromAnywhere = await sh(global.bin, ['version', '--format', 'json'], { cwd: '/' })
     expect(fromAnywhere, fromAnywhere.stderr).toMatchObject({ code: 0 })
     expect(JSON.parse(fromAnywhere.stdout)).toMatchObject({ version: OWN.version })
@@ -79,14 +88,13 @@ for (const major of [11, 12] as const) {
 }
 
 test('an installed package reports bad usage with the exit code of the command behind the second Node', async () => {
-  using local = await installTarball()
-  expect(await local.run('no-such-verb')).toMatchObject({ code: 2 })
+  expect(await (await installation(11)).run('no-such-verb')).toMatchObject({ code: 2 })
 })
 
 test('a handler type-checks against the installed package', async () => {
-  using local = await installTarball()
+  const { dir } = await installation(11)
   writeFileSync(
-    join(local.dir, 'handler.ts'),
+    join(dir, 'handler.ts'),
     "import type { Context } from '@agentctl/cli/agent'\n\nexport default async (input: { text: string }, ctx: Context): Promise<number> => {\n  ctx.signal.throwIfAborted()\n  return input.text.length\n}\n",
   )
   const args = [
@@ -102,6 +110,15 @@ test('a handler type-checks against the installed package', async () => {
     join(process.cwd(), 'node_modules/@types'),
     'handler.ts',
   ]
-  const checked = await sh(process.execPath, [join(process.cwd(), 'node_modules/typescript/bin/tsc'), ...args], { cwd: local.dir })
+  const checked = await sh(process.execPath, [join(process.cwd(), 'node_modules/typescript/bin/tsc'), ...args], { cwd: dir })
   expect(checked, checked.stdout).toMatchObject({ code: 0 })
 })
+
+async function whyNoNpm(major: 11 | 12): Promise<string | undefined> {
+  try {
+    await npmOf(major)
+    return undefined
+  } catch (error) {
+    return String(error).trim().split('\n').slice(0, 6).join(' | ')
+  }
+}
