@@ -1,12 +1,12 @@
 /** Walks a plan, one engine call per step, and decides nothing. */
 import type { DesiredContainer } from './desired.ts'
-import { packEntries } from './archive.ts'
 import { AgentctlError } from './errors.ts'
 import { walk } from './graph.ts'
 import { LABEL } from './names.ts'
 import type { Observed } from './observe.ts'
 import type { Plan, Step } from './plan.ts'
 import type { ContainerRuntime } from './ports.ts'
+import { ownVolume } from './own-volume.ts'
 import type { Outcome, ProgressEvent, StepFailure } from './progress.ts'
 import { Watch } from './watch.ts'
 
@@ -48,7 +48,7 @@ export async function execute(plan: Plan, options: ExecuteOptions): Promise<Outc
             try {
               // An abort may have come while this step queued for its slot.
               if (options.signal.aborted) throw new AgentctlError('AG7002', 'interrupted', { hint: 'See `agentctl ps`.', exit: 130 })
-              await act(step, options)
+              await act(plan.project, step, options)
             } finally {
               release()
             }
@@ -116,7 +116,7 @@ async function wait(operation: Extract<Step['operation'], { op: 'wait' }>, optio
   }
 }
 
-async function act(step: Step, { runtime, signal, writeRecord, writeSecrets }: ExecuteOptions): Promise<void> {
+async function act(project: string, step: Step, { runtime, signal, writeRecord, writeSecrets }: ExecuteOptions): Promise<void> {
   const operation = step.operation
   switch (operation.op) {
     case 'create-network':
@@ -128,7 +128,7 @@ async function act(step: Step, { runtime, signal, writeRecord, writeSecrets }: E
       await runtime.createVolume(operation.volume, signal)
       return
     case 'own-volume':
-      return await runtime.putArchive(operation.container, operation.path, packEntries([{ path: './', mode: 0o755, uid: operation.uid, gid: operation.gid }]), signal)
+      return await ownVolume(runtime, project, operation, signal)
     case 'remove-volume':
       return await runtime.removeVolume(operation.name, signal)
     case 'write-secrets':
