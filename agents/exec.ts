@@ -12,7 +12,7 @@ import { TAIL_BYTES, Tail } from './tail.ts'
 const KILL_AFTER_MS = 5_000
 /** A process that left the group may keep our pipes open: how long the rest of the output is waited for. */
 const DRAIN_MS = 500
-const GROUP_POLL_MS = 20
+const GROUP_POLL_MS = 50
 
 type Env = { readonly [name: string]: string | undefined }
 
@@ -106,7 +106,6 @@ class Command implements Execution {
     if (this.#timeout !== null) clearTimeout(this.#timeout)
     // Stopped: the others of the group have their five seconds too. Ended by itself: what it left behind ends now.
     const pid = child.pid
-    // (Without an init that reaps, dead ones stay in the group: hence an end to the waiting.)
     for (const until = Date.now() + KILL_AFTER_MS; this.#stopped !== null && groupAlive(pid) && Date.now() < until; ) await pause(GROUP_POLL_MS)
     signalGroup(pid, 'SIGKILL')
     if (this.#killTimer !== null) clearTimeout(this.#killTimer)

@@ -13,7 +13,7 @@ const BEAT_AFTER_MS = WAIT_MS / 2
 const OVERDUE_MS = WAIT_MS * 1.5
 /** A full agent opens its request a little later: in a busy one a completion comes first and saves the exchange. */
 const HOLD_AFTER_MS = 20
-const ANSWER_MS = 5_000
+const ANSWER_MS = 8_000
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 1_000
 /** Completions go out while the ones before are on their way to the broker. */
@@ -117,7 +117,7 @@ export class Session {
       const isFirst = !this.#connected && this.#open.size === 0
       // A wish that waits is not raised: each end of a task would repeat it.
       const hasCause = this.#connected && ((this.#outbox.size > 0 && settling < MAX_SETTLING) || (want > 0 && asked === 0))
-      const isOverdue = this.#connected && Date.now() - this.#lastSent >= OVERDUE_MS
+      const isOverdue = this.#open.size > 0 && Date.now() - this.#lastSent >= OVERDUE_MS
       if (!isFirst && !hasCause && !isOverdue) break
       this.#exchange(lane, want, settling < MAX_SETTLING ? this.#outbox.take(MAX_BODY_BYTES / 2) : [])
     }
