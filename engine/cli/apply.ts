@@ -5,7 +5,8 @@ import { LABEL } from '../names.ts'
 import { planView, renderPlan } from '../plan-text.ts'
 import type { Outcome, StepFailure } from '../progress.ts'
 import type { Prepared } from '../verbs.ts'
-import { failureView, interruption } from './failure.ts'
+import { failureView, interruption, renderFailure } from './failure.ts'
+import type { Paint } from './io.ts'
 import { seconds } from './progress.ts'
 import type { Session } from './session.ts'
 
@@ -36,7 +37,7 @@ export async function apply(session: Session, prepared: Prepared): Promise<Appli
   const outcome = await prepared.apply()
   const view = changeView(project, prepared.plan.steps.length, outcome)
   const code = outcome.ok ? EXIT.done : outcome.interrupted ? EXIT.interrupted : await failedOrPartial(session, project, outcome)
-  if (view.error !== undefined && !session.out.json) await session.out.problem(view, (it, paint) => renderFailures(it, paint))
+  if (view.error !== undefined && !session.out.json) await session.out.problem(view, renderFailures)
   session.progress.note(closing(view, performance.now() - begin))
   return { code, view }
 }
@@ -57,10 +58,11 @@ async function failedOrPartial(session: Session, project: string, outcome: Outco
   return runs ? EXIT.partial : EXIT.failed
 }
 
-function renderFailures({ failures, skipped, error }: ChangeView, paint: (color: 'red' | 'bold', text: string) => string): string {
-  const shown = failures.length > 0 ? failures : error === undefined ? [] : [{ target: '', op: '', ...error }]
-  const blocks = shown.map(it => `${paint('red', '✘')} ${paint('bold', `error ${it.code}`)}: ${it.message}\n  help: ${it.hint === '' ? (CODES[it.code as Code]?.fix ?? '') : it.hint}\n`)
-  return [...new Set(blocks), ...skipped.map(it => `  skipped: ${it}\n`)].join('')
+function renderFailures({ failures, skipped, error }: ChangeView, paint: Paint): string {
+  const shown = failures.length > 0 ? failures : error === undefined ? [] : [error]
+  const blocks = shown.map(({ code, message, hint }) => renderFailure({ error: { code: code as Code, message, hint: hint === '' ? (CODES[code as Code]?.fix ?? '') : hint } }, paint))
+  const count = skipped.length === 0 ? '' : `  skipped: ${skipped.length} ${skipped.length === 1 ? 'step' : 'steps'} waiting on that\n`
+  return [...new Set(blocks), count].join('')
 }
 
 function closing({ project, ok, changes, failures }: ChangeView, ms: number): string {

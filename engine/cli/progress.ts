@@ -44,7 +44,8 @@ export function progressLine(event: ProgressEvent, paint: Paint): string | null 
   const [done, failed] = WORDS[event.op] ?? [event.op, event.op]
   const target = clean(event.target.replace(':', ' '))
   const time = event.ms === undefined ? '' : `  ${paint('dim', seconds(event.ms))}`
-  const why = event.message === undefined ? '' : `: ${clean(event.message)}`
+  // The rest of it (last lines of a log) stands below, with the error.
+  const why = event.message === undefined ? '' : `: ${clean(event.message.split('\n', 1)[0] ?? '')}`
   switch (event.state) {
     case 'start':
       return null
@@ -53,7 +54,7 @@ export function progressLine(event: ProgressEvent, paint: Paint): string | null 
     case 'failed':
       return ` ${paint('red', '✘')} ${target}  failed ${failed}${why}${time}`
     case 'skipped':
-      return ` ${paint('yellow', '-')} ${target}  skipped${why}`
+      return ` ${paint('yellow', '-')} ${target}  skipped (${event.op})${why}`
   }
 }
 

@@ -37,7 +37,7 @@ async function applyWithin(session: Session, call: Call, seconds: number | null)
     new AgentctlError('AG4008', `not everything was ready within ${seconds} s`, { hint: 'See `agentctl ps`, or raise --wait-timeout.', exit: EXIT.partial, cause })
   try {
     const applied = await apply(session, await prepare(session, call, signal))
-    await restoreController(await session.verbs(signal), applied.view.project)
+    if (applied.code === EXIT.done) await restoreController(await session.verbs(signal), applied.view.project)
     if (applied.code === EXIT.interrupted && late?.aborted === true && !session.signal.aborted) throw tooLate()
     return applied
   } catch (error) {
