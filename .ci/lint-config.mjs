@@ -90,6 +90,7 @@ export function config() {
       'unicorn/no-useless-spread': 'off',
       'no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_', caughtErrorsIgnorePattern: '^_' }],
       'vitest/expect-expect': 'off',
+      'vitest/no-standalone-expect': 'off',
       'vitest/valid-expect': ['error', { maxArgs: 2 }],
       'vitest/require-mock-type-parameters': 'off',
       'vitest/no-conditional-tests': 'off',

@@ -3,6 +3,7 @@ import { existsSync, globSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterAll } from 'vitest'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const COMMAND_MS = 180_000
@@ -64,9 +65,14 @@ async function findNpm(major: number): Promise<readonly [string, ...string[]]> {
   return [process.execPath, join(folder, 'node_modules/npm/bin/npm-cli.js')]
 }
 
+const scratch: string[] = []
+afterAll(() => {
+  for (const folder of scratch) rmSync(folder, { recursive: true, force: true })
+})
+
 function scratchFolder(prefix: string): string {
   const folder = mkdtempSync(join(tmpdir(), prefix))
-  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  scratch.push(folder)
   return folder
 }
 
