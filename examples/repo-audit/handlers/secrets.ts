@@ -126,7 +126,7 @@ const ASSIGNMENT =
   /(?:secret|passw(?:or)?d|passphrase|token|api[-_]?key|access[-_]?key|auth[-_]?key|encryption[-_]?key|signing[-_]?key|private[-_]?key|credential)([\w.-]{0,32})["']?\]?[ \t]{0,8}(?::[ \t]?(?:string|str|String|&str)[ \t]?=|:=|=>|[:=])[ \t]{0,8}(?:(["'`])([^"'`\r\n\\]{16,256})\2|([A-Za-z0-9+/_.~=-]{16,256})(?=[ \t\r\n]|$))/gi
 /** A name that says hash, public, id … promises no secret, whatever else is in it. */
 const HARMLESS_NAME =
-  /hash|sha\d|md5|digest|checksum|integrity|fingerprint|public|revision|version|[-_.]id$|Id$|type|name|path|file|url|uri|regex|pattern|header|length/i
+  /hash|sha\d|md5|digest|checksum|integrity|fingerprint|public|revision|version|[-_.]id$|Id$|type|name|path|file|url|uri|regex|pattern|header|length|\.(?:[cm]?[jt]sx?|json|md|py|rb|go|rs|c|h|java|css|html?|ya?ml|toml|txt|map|lock|sh)$/i
 const HARMLESS_VALUE = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-|sha\d{3}-|https?:|\/|\.)/i
 
 /** Changes between lower case, upper case and digits: random text changes at more than half of its characters, camelCase at fewer. */
@@ -176,8 +176,8 @@ function byName(text: string, from: number, until: number): Found[] {
   ASSIGNMENT.lastIndex = from
   for (let hit = ASSIGNMENT.exec(text); hit !== null && hit.index < until; hit = ASSIGNMENT.exec(text)) {
     const value = hit[3] ?? hit[4] ?? ''
-    const name = /[\w.-]*$/.exec(text.slice(Math.max(0, hit.index - 32), hit.index))?.[0] ?? ''
-    const harmless = HARMLESS_NAME.test(name) || HARMLESS_NAME.test(hit[1] ?? '') || HARMLESS_VALUE.test(value)
+    const name = /[\w./-]*$/.exec(text.slice(Math.max(0, hit.index - 32), hit.index))?.[0] ?? ''
+    const harmless = name.includes('/') || HARMLESS_NAME.test(name) || HARMLESS_NAME.test(hit[1] ?? '') || HARMLESS_VALUE.test(value)
     if (harmless || isPlaceholder(value) || !looksRandom(value)) continue
     const kind = /aws.{0,4}$/i.test(name) && value.length === 40 ? 'aws-secret-access-key' : 'random-value'
     found.push({ at: hit.index + hit[0].lastIndexOf(value), kind, redacted: redact(value, 0) })

@@ -52,6 +52,7 @@ const MISSED: readonly (readonly [string, string])[] = [
   ['an integrity line', `"integrity": "sha512-${pick(BASE62, 86)}=="`],
   ['a commit', `commit ${pick('0123456789abcdef', 40)}`],
   ['a uuid', 'secret_id = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"'],
+  ['the hash of a file that has to do with tokens', `"/engine/tokens.ts": "${pick('0123456789abcdef', 40)}"`],
   ['a variable', 'password: process.env.DATABASE_PASSWORD_V2_2024'],
   ['an interpolation', 'password = "${DATABASE_PASSWORD_22}"'],
   ['an identifier', "const token = 'getAccessTokenForUserNumber22'"],
