@@ -2,6 +2,8 @@
 # Counts words: {"text": "…"} → {"words": N, "first": "…"}. The whole agent protocol in sh and curl, without a session:
 # a lease lives for 30 s after its last beat.
 set -eu
+# What a word is depends on what a letter is.
+export LC_ALL=C.UTF-8
 : "${AGENTCTL_GATEWAY:?}"
 tmp=$(mktemp -d)
 trap 'exit 0' TERM INT
