@@ -1,6 +1,8 @@
 ARG BASE
 FROM ${BASE}
 COPY agent.mjs /opt/agentctl/agent.mjs
+# runc gives a tmpfs the mode of the folder below it, whatever mode was asked for, and root as its owner.
+RUN chmod 1777 /workspace
 USER 10001:10001
 WORKDIR /workspace
 ENV HOME=/workspace
