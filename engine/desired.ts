@@ -170,8 +170,9 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
   const mounts = mountsOf(project.name, agent)
   const taken = new Set(agent.mounts.map(mount => mount.target))
   const tmpfs = [
-    { target: '/tmp', size: DEFAULTS.tmpfs.tmp, exec: false, mode: 0o1777 },
-    { target: '/workspace', size: DEFAULTS.tmpfs.workspace, exec: true, mode: 0o1777 },
+    // Both are charged to the container's memory: filling them must not be what kills it.
+    { target: '/tmp', size: Math.min(DEFAULTS.tmpfs.tmp, Math.floor(agent.mem_limit / 8)), exec: false, mode: 0o1777 },
+    { target: '/workspace', size: Math.min(DEFAULTS.tmpfs.workspace, Math.floor(agent.mem_limit / 2)), exec: true, mode: 0o1777 },
   ].filter(entry => !taken.has(entry.target))
   const handler = agent.handler
   const binds = [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }]

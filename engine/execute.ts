@@ -6,7 +6,6 @@ import { LABEL } from './names.ts'
 import type { Observed } from './observe.ts'
 import type { Plan, Step } from './plan.ts'
 import type { ContainerRuntime } from './ports.ts'
-import { ownVolume } from './own-volume.ts'
 import type { Outcome, ProgressEvent, StepFailure } from './progress.ts'
 import { Watch } from './watch.ts'
 
@@ -48,7 +47,7 @@ export async function execute(plan: Plan, options: ExecuteOptions): Promise<Outc
             try {
               // An abort may have come while this step queued for its slot.
               if (options.signal.aborted) throw new AgentctlError('AG7002', 'interrupted', { hint: 'See `agentctl ps`.', exit: 130 })
-              await act(plan.project, step, options)
+              await act(step, options)
             } finally {
               release()
             }
@@ -116,7 +115,7 @@ async function wait(operation: Extract<Step['operation'], { op: 'wait' }>, optio
   }
 }
 
-async function act(project: string, step: Step, { runtime, signal, writeRecord, writeSecrets }: ExecuteOptions): Promise<void> {
+async function act(step: Step, { runtime, signal, writeRecord, writeSecrets }: ExecuteOptions): Promise<void> {
   const operation = step.operation
   switch (operation.op) {
     case 'create-network':
@@ -128,7 +127,7 @@ async function act(project: string, step: Step, { runtime, signal, writeRecord, 
       await runtime.createVolume(operation.volume, signal)
       return
     case 'own-volume':
-      return await ownVolume(runtime, project, operation, signal)
+      return await runtime.putFiles(operation.container, operation.path, [{ path: './', content: '', mode: 0o755, uid: operation.uid, gid: operation.gid }], signal)
     case 'remove-volume':
       return await runtime.removeVolume(operation.name, signal)
     case 'write-secrets':

@@ -6,8 +6,8 @@ export type Operation =
   | { readonly op: 'create-network'; readonly network: NetworkSpec }
   | { readonly op: 'remove-network'; readonly name: string }
   | { readonly op: 'create-volume'; readonly volume: VolumeSpec }
-  /** Give a named volume to its user: a PUT into a container of our image that is made for it and never started. */
-  | { readonly op: 'own-volume'; readonly volume: string; readonly image: string; readonly uid: number; readonly gid: number }
+  /** Give a named volume to its user: a PUT of a folder's entry into a created container, which runs nothing. */
+  | { readonly op: 'own-volume'; readonly volume: string; readonly container: string; readonly path: string; readonly uid: number; readonly gid: number }
   | { readonly op: 'remove-volume'; readonly name: string }
   /** Write the secret files of these containers into the secrets volume (values are resolved by the executor, never in the plan). */
   | { readonly op: 'write-secrets'; readonly containers: readonly string[] }

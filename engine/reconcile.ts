@@ -92,15 +92,19 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     if (!volumes.has(volume.name)) made.set(volume.name, build.add({ op: 'create-volume', volume }, `volume:${volume.name}`, 'does not exist', []))
   }
 
-  // A volume is its user's from the first container on. One that was made but never used (an `up` that was cut short) counts as new.
+  // A volume is its user's before its first container starts. One that was made but never used (an `up` that was cut short) counts as new.
   const owned = new Map<string, number>()
-  const image = desired.containers[0]?.spec.image ?? ''
-  for (const [volume, owner] of Object.entries(desired.owners)) {
-    const users = desired.containers.filter(want => want.spec.volumes.some(mount => mount.source === volume))
-    const fresh = users.every(want => !containers.has(want.spec.name)) && users.some(want => verdicts.get(want.spec.name)?.kind === 'create')
-    if (!made.has(volume) && !fresh) continue
-    owned.set(volume, build.add({ op: 'own-volume', volume, image, ...owner }, `volume:${volume}`, `belongs to uid ${owner.uid}`, [made.get(volume)]))
-  }
+  const fresh = new Set(
+    Object.keys(desired.owners).filter(volume => made.has(volume) || desired.containers.filter(want => want.spec.volumes.some(mount => mount.source === volume)).every(want => !containers.has(want.spec.name))),
+  )
+  const own = (want: DesiredContainer, create: number): readonly (number | undefined)[] =>
+    want.spec.volumes.map(mount => {
+      const owner = desired.owners[mount.source]
+      if (owner !== undefined && fresh.has(mount.source) && !owned.has(mount.source)) {
+        owned.set(mount.source, build.add({ op: 'own-volume', volume: mount.source, container: want.spec.name, path: mount.target, ...owner }, `volume:${mount.source}`, `belongs to uid ${owner.uid}`, [create]))
+      }
+      return owned.get(mount.source)
+    })
 
   const started = new Map<string, number>()
   const up = new Map<string, number>()
@@ -121,8 +125,8 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     switch (verdict.kind) {
       case 'keep': {
         if (spec.kind === 'gateway') joinNetworks(build, want, have, [...base], made)
-        if (have?.status === 'running' && have.health === 'starting' && want.until !== 'running') {
-          up.set(spec.name, build.add({ op: 'wait', container: spec.name, until: want.until, timeout_ms: want.timeout_ms }, target, 'is still starting', waits))
+        if (have?.status === 'running' && have.health === 'starting' && spec.healthcheck !== null) {
+          up.set(spec.name, build.add({ op: 'wait', container: spec.name, until: want.until === 'ready' ? 'healthy' : want.until, timeout_ms: want.timeout_ms }, target, 'is still starting', waits))
         }
         return
       }
@@ -135,10 +139,10 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
           { op: 'create-container', container: spec },
           target,
           verdict.cause,
-          [...base, gone, ...spec.endpoints.slice(0, 1).map(endpoint => made.get(endpoint.network)), ...spec.volumes.map(volume => owned.get(volume.source) ?? made.get(volume.source))],
+          [...base, gone, ...spec.endpoints.slice(0, 1).map(endpoint => made.get(endpoint.network)), ...spec.volumes.map(volume => made.get(volume.source))],
         )
         const joins = spec.endpoints.slice(1).map(endpoint => build.add({ op: 'connect-network', container: spec.name, endpoint }, target, `joins ${endpoint.network}`, [create, made.get(endpoint.network)]))
-        const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [create, ...joins, ...waits])
+        const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [create, ...joins, ...own(want, create), ...waits])
         started.set(spec.name, start)
         break
       }

@@ -24,7 +24,7 @@ export default async (input, ctx) => {
 }
 `
 let s: Stack
-beforeAll(async () => void (s = await stack('faults', { 'agents.yaml': FILE, 'app/handler.ts': HANDLER })), 300_000)
+beforeAll(async () => void (s = await stack('t-faults', { 'agents.yaml': FILE, 'app/handler.ts': HANDLER })), 300_000)
 afterAll(async () => void (await s?.[Symbol.asyncDispose]()), 120_000)
 
 const TASKS = 40

@@ -9,8 +9,10 @@ export function renderPs({ project, status, containers }: PsView): string {
 
 export const namesOf = ({ containers }: PsView): string => containers.map(it => it.name).join('\n')
 
-function state({ status, health, exit_code }: PsContainer): string {
+/** An agent on our image is ready long before the image's slow healthcheck has run for the first time. */
+function state({ status, health, exit_code, ready }: PsContainer): string {
   if (status === 'exited' || status === 'dead') return `${status} (${exit_code ?? '?'})`
+  if (health === 'starting' && ready === true) return status
   return health === null ? status : `${status} (${health})`
 }
 

@@ -9,7 +9,7 @@ import { newStore, readStore, writeSecrets } from '../../../engine/secrets/store
 import { cleanup, runtime as connect, uniqueProject } from '../../support/docker.ts'
 import { agent, project, record } from '../../support/project.ts'
 
-const name = uniqueProject('lock')
+const name = uniqueProject('t-lock')
 const signal = new AbortController().signal
 let runtime: ContainerRuntime
 let state: ProjectRecord

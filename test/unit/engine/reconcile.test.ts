@@ -19,28 +19,28 @@ test('the first up makes networks, volumes, the holder, the record and secrets b
     #5 create-volume volume:p_agentctl-secrets: does not exist
     #6 create-volume volume:p_agentctl-broker: does not exist
     #7 create-volume volume:p_data: does not exist
-    [6] -> #8 own-volume volume:p_agentctl-broker (to 10002:10002): belongs to uid 10002
-    [4, 5] -> #9 create-container container:p-agentctl-secrets-1 (engine:1): does not exist
-    [9] -> #10 start-container container:p-agentctl-secrets-1: does not exist
-    [10] -> #11 write-record record:p (revision 1): does not exist
-    [10] -> #12 write-secrets volume:p_agentctl-secrets (for p-agentctl-broker-1, p-agentctl-gateway-1, p-coder-1, p-coder-2): files of the containers that start
-    [1, 8, 10, 11, 12] -> #13 create-container container:p-agentctl-broker-1 (engine:1): does not exist
-    [13] -> #14 start-container container:p-agentctl-broker-1: does not exist
-    [1, 4, 10, 11, 12] -> #15 create-container container:p-agentctl-gateway-1 (engine:1): does not exist
+    [4, 5] -> #8 create-container container:p-agentctl-secrets-1 (engine:1): does not exist
+    [8] -> #9 start-container container:p-agentctl-secrets-1: does not exist
+    [9] -> #10 write-record record:p (revision 1): does not exist
+    [9] -> #11 write-secrets volume:p_agentctl-secrets (for p-agentctl-broker-1, p-agentctl-gateway-1, p-coder-1, p-coder-2): files of the containers that start
+    [1, 6, 9, 10, 11] -> #12 create-container container:p-agentctl-broker-1 (engine:1): does not exist
+    [12] -> #13 own-volume volume:p_agentctl-broker (to 10002:10002): belongs to uid 10002
+    [12, 13] -> #14 start-container container:p-agentctl-broker-1: does not exist
+    [1, 4, 9, 10, 11] -> #15 create-container container:p-agentctl-gateway-1 (engine:1): does not exist
     [3, 15] -> #16 connect-network container:p-agentctl-gateway-1 (p_agent-coder 10.192.2.2): joins p_agent-coder
     [15, 16] -> #17 start-container container:p-agentctl-gateway-1: does not exist
-    [1, 4, 10, 11, 12] -> #18 create-container container:p-agentctl-egress-1 (engine:1): does not exist
+    [1, 4, 9, 10, 11] -> #18 create-container container:p-agentctl-egress-1 (engine:1): does not exist
     [2, 18] -> #19 connect-network container:p-agentctl-egress-1 (p_outside): joins p_outside
     [18, 19] -> #20 start-container container:p-agentctl-egress-1: does not exist
-    [4, 5, 10, 11, 12] -> #21 create-container container:p-agentctl-controller-1 (engine:1): does not exist
+    [4, 5, 9, 10, 11] -> #21 create-container container:p-agentctl-controller-1 (engine:1): does not exist
     [21] -> #22 start-container container:p-agentctl-controller-1: does not exist
     [14] -> #23 wait container:p-agentctl-broker-1 (healthy within 60s): until healthy
     [17] -> #24 wait container:p-agentctl-gateway-1 (healthy within 60s): until healthy
     [20] -> #25 wait container:p-agentctl-egress-1 (healthy within 60s): until healthy
     [22] -> #26 wait container:p-agentctl-controller-1 (healthy within 60s): until healthy
-    [3, 10, 11, 12] -> #27 create-container container:p-coder-1 (agent:1): does not exist
+    [3, 9, 10, 11] -> #27 create-container container:p-coder-1 (agent:1): does not exist
     [27] -> #28 start-container container:p-coder-1: does not exist
-    [3, 10, 11, 12] -> #29 create-container container:p-coder-2 (agent:1): does not exist
+    [3, 9, 10, 11] -> #29 create-container container:p-coder-2 (agent:1): does not exist
     [29] -> #30 start-container container:p-coder-2: does not exist
     [24, 28] -> #31 wait container:p-coder-1 (ready within 30s): until ready
     [24, 30] -> #32 wait container:p-coder-2 (ready within 30s): until ready"
