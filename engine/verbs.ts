@@ -54,6 +54,7 @@ export interface UpOptions {
 
 /** How long a verb waits for the controller or another verb. */
 const LOCK_TIMEOUT_MS = 60_000
+const SUBNET_ATTEMPTS = 5
 const DONE: Outcome = { ok: true, failures: [], skipped: [], interrupted: false }
 
 // ---- up ----
@@ -64,7 +65,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   const host = preflight(project, { environment: ctx.environment, places: options.places ?? new Map(), local: isLocal(info) })
   if (host.diagnostics.length > 0) throw new DiagnosticsError(host.diagnostics)
   const taken = observed.networks.length < networkNames(project).length ? await takenSubnets(runtime, project.name, info, signal) : []
-  const compose = (previous: ProjectRecord | null, seen: Observed): ProjectRecord => nextRecord(ctx, project, options, info, images, previous, seen, taken)
+  const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord => nextRecord(ctx, project, options, info, images, previous, seen, used)
   const previous = holderOf(project.name, observed) === null ? null : await fetchRecord(runtime, project.name, signal)
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
   await requireImages(ctx, draft.plan, images)
@@ -76,10 +77,14 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
       const opened = await bootstrap(ctx, project.name, draft.plan, observed, draft.desired)
       if (!opened.ok) return opened
       return await locked(ctx, project.name, options.lock_timeout_ms ?? LOCK_TIMEOUT_MS, async lock => {
-        const seen = await observe(runtime, project.name, signal)
-        const current = await fetchRecord(runtime, project.name, signal)
-        const record = compose(current, seen)
-        return await run(ctx, await plan(ctx, project.name, seen, current, record, host.values, options, draft.store), seen, record, lock)
+        for (let attempt = 1; ; attempt++) {
+          const seen = await observe(runtime, project.name, signal)
+          const current = await fetchRecord(runtime, project.name, signal)
+          const record = compose(current, seen, attempt === 1 ? taken : await takenSubnets(runtime, project.name, info, signal))
+          const outcome = await run(ctx, await plan(ctx, project.name, seen, current, record, host.values, options, draft.store), seen, record, lock)
+          // Another project's `up` took a subnet between our look and our create: choose again.
+          if (attempt === SUBNET_ATTEMPTS || !outcome.failures.some(failure => failure.op === 'create-network' && failure.code === 'AG4007')) return outcome
+        }
       })
     },
   }
