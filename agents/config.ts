@@ -47,10 +47,11 @@ function parseHandler(text: string): AgentConfig['handler'] {
 }
 
 /** Paths and bounds can be set by the environment, for runs outside of a container. */
-export function readConfig(env: Env, read: (file: string) => string = file => readFileSync(file, 'utf8')): AgentConfig {
+export function readConfig(env: Env, read: (file: string) => string = (file) => readFileSync(file, 'utf8')): AgentConfig {
   const text = required(env, AGENT_ENV.gateway)
   const url = URL.parse(text)
-  if (url?.protocol !== 'http:') throw new ConfigError(`${AGENT_ENV.gateway}: expected a URL like "http://gateway:${GATEWAY_PORT}", got "${text}"`)
+  if (url?.protocol !== 'http:')
+    throw new ConfigError(`${AGENT_ENV.gateway}: expected a URL like "http://gateway:${GATEWAY_PORT}", got "${text}"`)
   const tokenFile = env['AGENTCTL_TOKEN_FILE'] ?? AGENT_ENV.tokenFile
   let token = ''
   try {

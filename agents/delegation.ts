@@ -15,7 +15,7 @@ const LOOK_MS = 20
 type Answer<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly code: string; readonly message: string }
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> =>
-  new Promise(resolve => {
+  new Promise((resolve) => {
     const timer = setTimeout(end, ms)
     function end(): void {
       clearTimeout(timer)
@@ -28,7 +28,8 @@ const pause = (ms: number, signal: AbortSignal): Promise<void> =>
 const problem = (status: number, body: string): { readonly code: string; readonly message: string } => {
   try {
     const { error } = JSON.parse(body) as Partial<ErrorBody>
-    if (error !== undefined) return { code: error.code, message: error.hint === undefined ? error.message : `${error.message} (${error.hint})` }
+    if (error !== undefined)
+      return { code: error.code, message: error.hint === undefined ? error.message : `${error.message} (${error.hint})` }
   } catch {
     // Not ours: the status says what there is to say.
   }
@@ -68,7 +69,10 @@ export interface DelegateOptions {
 export async function delegate({ lanes, request, traceparent, signal }: DelegateOptions): Promise<ChildOutcome> {
   const body = JSON.stringify(request)
   const headers = traceparent === null ? {} : { traceparent }
-  const made = await ask<DelegateReply>(() => lanes.request({ method: 'POST', path: '/v1/delegate', body, headers, timeoutMs: ANSWER_MS }), signal)
+  const made = await ask<DelegateReply>(
+    () => lanes.request({ method: 'POST', path: '/v1/delegate', body, headers, timeoutMs: ANSWER_MS }),
+    signal,
+  )
   if (!made.ok) return { ok: false, code: made.code, message: made.message, task: null }
   const id = made.value.task
   while (!signal.aborted) {

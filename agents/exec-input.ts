@@ -41,17 +41,20 @@ export function parseTimeout(value: unknown): number {
 function parseCommand(value: unknown): readonly string[] {
   const wrong = (): InputError => new InputError(`command: expected a string or a list of strings with a program first, got ${show(value)}`)
   const argv = typeof value === 'string' ? ['/bin/sh', '-c', value] : value
-  if (!Array.isArray(argv) || !argv.every(part => typeof part === 'string') || argv[0] === '' || argv.length === 0 || value === '') throw wrong()
-  if (argv.some(part => part.includes('\0'))) throw new InputError('command: a command cannot hold the character U+0000')
+  if (!Array.isArray(argv) || !argv.every((part) => typeof part === 'string') || argv[0] === '' || argv.length === 0 || value === '')
+    throw wrong()
+  if (argv.some((part) => part.includes('\0'))) throw new InputError('command: a command cannot hold the character U+0000')
   return argv
 }
 
 function parseEnv(value: unknown): ExecInput['env'] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new InputError(`env: expected a mapping of names to strings, got ${show(value)}`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new InputError(`env: expected a mapping of names to strings, got ${show(value)}`)
   const env: Record<string, string> = {}
   for (const [name, text] of Object.entries(value)) {
     if (name === '' || /[=\0]/.test(name)) throw new InputError(`env: ${show(name)} cannot be the name of a variable`)
-    if (typeof text !== 'string' && typeof text !== 'number' && typeof text !== 'boolean') throw new InputError(`env.${name}: expected a string, got ${show(text)}`)
+    if (typeof text !== 'string' && typeof text !== 'number' && typeof text !== 'boolean')
+      throw new InputError(`env.${name}: expected a string, got ${show(text)}`)
     if (String(text).includes('\0')) throw new InputError(`env.${name}: a variable cannot hold the character U+0000`)
     env[name] = String(text)
   }
@@ -64,10 +67,12 @@ export function parseExecInput(input: Json, workspace: string): ExecInput {
   }
   const { command, cwd, env, stdin, timeout, check, type: _, ...rest } = input as { readonly [key: string]: unknown }
   const unknown = Object.keys(rest)
-  if (unknown.length > 0) throw new InputError(`unknown key ${unknown.map(key => `"${key}"`).join(', ')}; an exec task has ${KEYS.join(', ')}`)
+  if (unknown.length > 0)
+    throw new InputError(`unknown key ${unknown.map((key) => `"${key}"`).join(', ')}; an exec task has ${KEYS.join(', ')}`)
   if (command === undefined) throw new InputError('command: it is required, a string (for the shell) or a list of strings')
   if (cwd !== undefined && (typeof cwd !== 'string' || cwd.includes('\0'))) throw new InputError(`cwd: expected a path, got ${show(cwd)}`)
-  if (stdin !== undefined && stdin !== null && typeof stdin !== 'string') throw new InputError(`stdin: expected a string, got ${show(stdin)}`)
+  if (stdin !== undefined && stdin !== null && typeof stdin !== 'string')
+    throw new InputError(`stdin: expected a string, got ${show(stdin)}`)
   if (check !== undefined && typeof check !== 'boolean') throw new InputError(`check: expected true or false, got ${show(check)}`)
   return {
     argv: parseCommand(command),

@@ -42,7 +42,7 @@ export function commandResult(exitCode: number, stdout: Tail, stderr: Tail): str
   }
 }
 
-const pause = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 const lastLine = (text: string): string => text.trimEnd().split('\n').at(-1)?.slice(0, 500) ?? ''
 
@@ -68,12 +68,17 @@ class Command implements Execution {
     const { argv, cwd, env, stdin, timeoutMs } = this.#input
     let child: ChildProcess
     try {
-      child = spawn(argv[0] ?? '', argv.slice(1), { cwd, env: commandEnv(process.env, env), detached: true, stdio: [stdin === null ? 'ignore' : 'pipe', 'pipe', 'pipe'] })
+      child = spawn(argv[0] ?? '', argv.slice(1), {
+        cwd,
+        env: commandEnv(process.env, env),
+        detached: true,
+        stdio: [stdin === null ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      })
     } catch (error) {
       return this.#end(this.#spawnFailure(error))
     }
     this.#child = child
-    child.once('error', error => this.#end(this.#spawnFailure(error)))
+    child.once('error', (error) => this.#end(this.#spawnFailure(error)))
     child.stdout?.on('data', (chunk: Buffer) => this.#stdout.push(chunk))
     child.stderr?.on('data', (chunk: Buffer) => this.#stderr.push(chunk))
     // A command need not read its stdin (EPIPE).
@@ -102,11 +107,12 @@ class Command implements Execution {
   async #exited(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
     const child = this.#child
     if (child?.pid === undefined) return
-    const closed = new Promise<void>(resolve => child.once('close', () => resolve()))
+    const closed = new Promise<void>((resolve) => child.once('close', () => resolve()))
     if (this.#timeout !== null) clearTimeout(this.#timeout)
     // Stopped: the others of the group have their five seconds too. Ended by itself: what it left behind ends now.
     const pid = child.pid
-    for (const until = Date.now() + KILL_AFTER_MS; this.#stopped !== null && groupAlive(pid) && Date.now() < until; ) await pause(GROUP_POLL_MS)
+    for (const until = Date.now() + KILL_AFTER_MS; this.#stopped !== null && groupAlive(pid) && Date.now() < until; )
+      await pause(GROUP_POLL_MS)
     signalGroup(pid, 'SIGKILL')
     if (this.#killTimer !== null) clearTimeout(this.#killTimer)
     await Promise.race([closed, pause(DRAIN_MS)])

@@ -33,4 +33,7 @@ export const failure = (code: string, message: string, retryable = false): { rea
 })
 
 export const tooLarge = (bytes: number): Outcome =>
-  failure('payload_too_large', `the result is ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}. Write files to a volume and return their names.`)
+  failure(
+    'payload_too_large',
+    `the result is ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}. Write files to a volume and return their names.`,
+  )

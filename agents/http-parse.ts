@@ -21,7 +21,18 @@ function parseHead(text: string): Head {
   const [statusLine = '', ...lines] = text.split('\r\n')
   const match = /^HTTP\/1\.[01] (\d{3})/.exec(statusLine)
   if (match === null) throw new Error(`expected an HTTP/1.1 answer, got "${statusLine.slice(0, 80)}"`)
-  const headers = new Map(lines.map(line => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim().toLowerCase()] as const))
+  const headers = new Map(
+    lines.map(
+      (line) =>
+        [
+          line.slice(0, line.indexOf(':')).toLowerCase(),
+          line
+            .slice(line.indexOf(':') + 1)
+            .trim()
+            .toLowerCase(),
+        ] as const,
+    ),
+  )
   const status = Number(match[1])
   const length = headers.get('content-length')
   const chunked = headers.get('transfer-encoding')?.endsWith('chunked') === true

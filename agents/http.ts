@@ -61,7 +61,9 @@ export class Lane {
       const body = options.body ?? ''
       let extra = ''
       for (const name in options.headers) extra += `${name}: ${options.headers[name]}\r\n`
-      socket.write(`${options.method} ${options.path} HTTP/1.1\r\n${this.#head}${extra}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
+      socket.write(
+        `${options.method} ${options.path} HTTP/1.1\r\n${this.#head}${extra}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      )
     })
   }
 
@@ -78,7 +80,9 @@ export class Lane {
         socket.destroy()
         reject(error)
       }
-      socket.setTimeout(CONNECT_TIMEOUT_MS, () => fail(new Error(`no connection to ${this.#host}:${this.#port} within ${CONNECT_TIMEOUT_MS} ms`)))
+      socket.setTimeout(CONNECT_TIMEOUT_MS, () =>
+        fail(new Error(`no connection to ${this.#host}:${this.#port} within ${CONNECT_TIMEOUT_MS} ms`)),
+      )
       socket.once('error', fail)
       socket.once('connect', () => {
         socket.setTimeout(0)
@@ -136,6 +140,6 @@ export class LanePool {
       this.#open += 1
       return Promise.resolve(this.#make())
     }
-    return new Promise(resolve => this.#waiting.push(resolve))
+    return new Promise((resolve) => this.#waiting.push(resolve))
   }
 }

@@ -37,7 +37,7 @@ async function makeHandlers(config: AgentConfig): Promise<(services: TaskService
   }
   const { moduleHandler } = await import('./module-host.ts')
   const { file } = handler
-  return services => moduleHandler({ file, entry: fileURLToPath(import.meta.url), memoryMb: config.heapMb ?? heapMb(), services })
+  return (services) => moduleHandler({ file, entry: fileURLToPath(import.meta.url), memoryMb: config.heapMb ?? heapMb(), services })
 }
 
 function markReady(file: string, isReady: boolean): void {

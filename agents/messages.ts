@@ -42,7 +42,16 @@ export type ChildOutcome =
 export type FromThread =
   | { readonly kind: 'settled'; readonly n: number; readonly outcome: Outcome }
   | { readonly kind: 'progress'; readonly n: number; readonly message?: string; readonly percent?: number; readonly data?: Json }
-  | { readonly kind: 'delegate'; readonly n: number; readonly call: number; readonly key: string; readonly agent: string; readonly type: string; readonly input: Json; readonly spanId: string | null }
+  | {
+      readonly kind: 'delegate'
+      readonly n: number
+      readonly call: number
+      readonly key: string
+      readonly agent: string
+      readonly type: string
+      readonly input: Json
+      readonly spanId: string | null
+    }
   | { readonly kind: 'span'; readonly span: SpanData }
   | { readonly kind: 'unloadable'; readonly message: string }
   | { readonly kind: 'pong' }

@@ -46,7 +46,7 @@ class Thread {
       for (const message of batch) this.#receive(message)
     })
     this.#worker.on('error', (error: unknown) => this.#crashed(error))
-    this.#worker.on('exit', code => this.#exited(code))
+    this.#worker.on('exit', (code) => this.#exited(code))
   }
 
   start(task: HandlerTask): Execution {
@@ -54,7 +54,7 @@ class Thread {
     this.#tasks.set(n, task)
     const { id, run, type, input, attempt, deadline } = leased
     this.#post({ kind: 'task', task: { n, id, run, type, input, attempt, deadline, trace } })
-    return { abort: reason => this.#abort(n, reason) }
+    return { abort: (reason) => this.#abort(n, reason) }
   }
 
   close(): void {
@@ -77,7 +77,8 @@ class Thread {
     if (message.kind === 'settled') return this.#settled(message.n, message.outcome)
     if (message.kind === 'progress') return services.progress(message.n, message)
     if (message.kind === 'span') return services.span(message.span)
-    if (message.kind === 'delegate') return services.delegate(message, outcome => this.#post({ kind: 'child', call: message.call, outcome }))
+    if (message.kind === 'delegate')
+      return services.delegate(message, (outcome) => this.#post({ kind: 'child', call: message.call, outcome }))
     if (message.kind === 'pong') return this.#ponged()
     // Not kept: the next task loads the file again, which may have been mended.
     this.#ended = { code: 'module_load_failed', message: message.message }
@@ -111,7 +112,10 @@ class Thread {
   #ping(): void {
     this.#post({ kind: 'ping' })
     this.#pingTimer ??= setTimeout(() => {
-      this.#ended = { code: 'worker_crashed', message: 'the thread of the module was blocked by a task that was stopped, and had to be ended' }
+      this.#ended = {
+        code: 'worker_crashed',
+        message: 'the thread of the module was blocked by a task that was stopped, and had to be ended',
+      }
       this.close()
     }, PING_MS)
   }
@@ -124,7 +128,10 @@ class Thread {
   #crashed(error: unknown): void {
     const code = (error as { readonly code?: unknown } | null)?.code
     const message = error instanceof Error ? error.message : String(error)
-    this.#ended = { code: 'worker_crashed', message: (typeof code === 'string' ? CRASH[code] : undefined) ?? `the module crashed with an uncaught error: ${message}` }
+    this.#ended = {
+      code: 'worker_crashed',
+      message: (typeof code === 'string' ? CRASH[code] : undefined) ?? `the module crashed with an uncaught error: ${message}`,
+    }
     log('error', this.#ended.message, error instanceof Error && error.stack !== undefined ? { stack: error.stack } : {})
   }
 
@@ -133,7 +140,10 @@ class Thread {
     this.isRetired = true
     // The task that was alone in it is the cause; of several, the others may run again.
     const isShared = this.#tasks.size > 1 && this.#ended?.code !== 'module_load_failed'
-    const { code, message } = this.#ended ?? { code: 'worker_exited', message: `the module ended its thread (process.exit(${exitCode})) during the task` }
+    const { code, message } = this.#ended ?? {
+      code: 'worker_exited',
+      message: `the module ended its thread (process.exit(${exitCode})) during the task`,
+    }
     for (const n of [...this.#tasks.keys()]) this.#settled(n, failure(code, message, isShared))
     this.#onEnd()
   }
@@ -150,7 +160,7 @@ export function moduleHandler(options: ModuleOptions): Handler {
     return thread
   }
   return {
-    start: task => usable().start(task),
+    start: (task) => usable().start(task),
     close() {
       for (const thread of threads) thread.close()
     },

@@ -15,10 +15,15 @@ function provideSdk(): void {
   const shared = Symbol.for('agentctl.agent')
   Object.assign(globalThis, { [shared]: { AgentError, DelegationError } })
   registerHooks({
-    resolve: (specifier, context, next) => (specifier === '@agentctl/cli/agent' ? { url, format: 'module', shortCircuit: true } : next(specifier, context)),
+    resolve: (specifier, context, next) =>
+      specifier === '@agentctl/cli/agent' ? { url, format: 'module', shortCircuit: true } : next(specifier, context),
     load: (target, context, next) =>
       target === url
-        ? { format: 'module', source: "export const { AgentError, DelegationError } = globalThis[Symbol.for('agentctl.agent')]", shortCircuit: true }
+        ? {
+            format: 'module',
+            source: "export const { AgentError, DelegationError } = globalThis[Symbol.for('agentctl.agent')]",
+            shortCircuit: true,
+          }
         : next(target, context),
   })
 }
@@ -35,7 +40,8 @@ async function load(file: string): Promise<UserHandler> {
   provideSdk()
   const loaded = (await import(pathToFileURL(file).href)) as { readonly default?: unknown }
   // CommonJS made from `export default` has it one level deeper.
-  const found = typeof loaded.default === 'function' ? loaded.default : (loaded.default as { readonly default?: unknown } | undefined)?.default
+  const found =
+    typeof loaded.default === 'function' ? loaded.default : (loaded.default as { readonly default?: unknown } | undefined)?.default
   if (typeof found !== 'function') throw new Error('expected a default export like "export default async (input, ctx) => result"')
   return found as UserHandler
 }
@@ -56,7 +62,11 @@ function serialise(value: unknown): Outcome {
 function thrown(error: unknown): Outcome {
   if (typeof error !== 'object' || error === null) return failure('error', String(error))
   const { code, message, retryable } = error as { readonly code?: unknown; readonly message?: unknown; readonly retryable?: unknown }
-  return failure(typeof code === 'string' && code !== '' ? code.slice(0, 100) : 'error', typeof message === 'string' ? message : String(error), retryable === true)
+  return failure(
+    typeof code === 'string' && code !== '' ? code.slice(0, 100) : 'error',
+    typeof message === 'string' ? message : String(error),
+    retryable === true,
+  )
 }
 
 export function runModuleThread(file: string): void {
@@ -84,7 +94,7 @@ export function runModuleThread(file: string): void {
 
   let handler: UserHandler | null = null
   const loading = load(file).then(
-    loaded => {
+    (loaded) => {
       handler = loaded
       return loaded
     },

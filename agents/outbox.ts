@@ -10,8 +10,10 @@ export interface Entry {
   readonly alone: boolean
 }
 
-export const completedEntry = (lease: string, json: string): Entry => entry(lease, `{"lease":${JSON.stringify(lease)},"status":"completed","result":${json}}`, true)
-export const failedEntry = (lease: string, error: WorkError): Entry => entry(lease, JSON.stringify({ lease, status: 'failed', error }), false)
+export const completedEntry = (lease: string, json: string): Entry =>
+  entry(lease, `{"lease":${JSON.stringify(lease)},"status":"completed","result":${json}}`, true)
+export const failedEntry = (lease: string, error: WorkError): Entry =>
+  entry(lease, JSON.stringify({ lease, status: 'failed', error }), false)
 const entry = (lease: string, text: string, completed: boolean): Entry => ({ lease, text, completed, bytes: text.length * 2, alone: false })
 
 export class Outbox {

@@ -12,7 +12,7 @@ export function signalGroup(leader: number, signal: NodeJS.Signals): void {
 
 /** Asked of /proc and not by signal 0: that counts the dead too, and an init that does not reap leaves them for ever. */
 export function groupAlive(leader: number): boolean {
-  return readdirSync('/proc').some(name => {
+  return readdirSync('/proc').some((name) => {
     if (!/^\d+$/.test(name)) return false
     try {
       const stat = readFileSync(`/proc/${name}/stat`, 'latin1')

@@ -34,7 +34,11 @@ export interface SessionOptions {
   readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: { readonly [name: string]: unknown }) => void
 }
 
-interface Exchange { readonly want: number; readonly lane: Lane; readonly done: readonly Entry[] }
+interface Exchange {
+  readonly want: number
+  readonly lane: Lane
+  readonly done: readonly Entry[]
+}
 
 const FINAL = new Set(['lease_lost', 'payload_too_large', 'bad_request'])
 
@@ -85,9 +89,9 @@ export class Session {
 
   /** Every settlement was answered, or `timeoutMs` have passed. */
   async flush(timeoutMs: number): Promise<void> {
-    const isDone = (): boolean => this.#outbox.size === 0 && [...this.#open].every(exchange => exchange.done.length === 0)
+    const isDone = (): boolean => this.#outbox.size === 0 && [...this.#open].every((exchange) => exchange.done.length === 0)
     if (isDone()) return
-    await new Promise<void>(resolve => {
+    await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, timeoutMs)
       this.#idle = () => {
         if (!isDone()) return
@@ -105,7 +109,7 @@ export class Session {
 
   #pump(): void {
     while (!this.#closed && this.#retryTimer === null) {
-      const lane = this.#lanes.find(candidate => ![...this.#open].some(exchange => exchange.lane === candidate))
+      const lane = this.#lanes.find((candidate) => ![...this.#open].some((exchange) => exchange.lane === candidate))
       if (lane === undefined) return
       let asked = 0
       let settling = 0
@@ -128,7 +132,8 @@ export class Session {
     this.#holdTimer ??= setTimeout(() => {
       this.#holdTimer = null
       const [lane] = this.#lanes
-      if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed && lane !== undefined) this.#exchange(lane, 0, this.#outbox.take(MAX_BODY_BYTES / 2))
+      if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed && lane !== undefined)
+        this.#exchange(lane, 0, this.#outbox.take(MAX_BODY_BYTES / 2))
     }, HOLD_AFTER_MS)
   }
 
@@ -139,7 +144,7 @@ export class Session {
     const waitMs = isFirst || done.length > 0 || (want === 0 && this.#open.size > 0) ? 0 : WAIT_MS
     const isBeat = isFirst || now - this.#lastBeat >= BEAT_AFTER_MS
     const beat = isBeat ? `,"beat":${JSON.stringify([...this.#options.leases()])}` : ''
-    const settlements = done.length === 0 ? '' : `,"done":[${done.map(entry => entry.text).join(',')}]`
+    const settlements = done.length === 0 ? '' : `,"done":[${done.map((entry) => entry.text).join(',')}]`
     const body = `{"want":${want},"wait_ms":${waitMs}${beat}${settlements}}`
     const exchange = { want, lane, done }
     this.#open.add(exchange)
@@ -147,7 +152,7 @@ export class Session {
     if (isBeat) this.#lastBeat = now
     this.#watch()
     lane.request({ method: 'POST', path: '/v1/lease', body, timeoutMs: waitMs + ANSWER_MS }).then(
-      reply => this.#answered(exchange, reply.status, reply.body),
+      (reply) => this.#answered(exchange, reply.status, reply.body),
       (error: unknown) => this.#failed(exchange, error instanceof Error ? error.message : String(error)),
     )
   }
@@ -179,7 +184,7 @@ export class Session {
 
   /** True: some settlement has to be sent again. */
   #acknowledge(done: readonly Entry[], reply: LeaseReply): boolean {
-    const answers = new Map((reply.settled ?? []).map(settled => [settled.lease, settled]))
+    const answers = new Map((reply.settled ?? []).map((settled) => [settled.lease, settled]))
     const again: Entry[] = []
     for (const entry of done) {
       const answer = answers.get(entry.lease)
@@ -200,7 +205,11 @@ export class Session {
     const [only] = exchange.done
     const isKnown = exchange.done.length === 1 && only !== undefined
     if (isKnown && !only.completed) this.#options.log('error', `the gateway refused the end of a task: HTTP ${status}`)
-    const again = !isKnown ? exchange.done.map(entry => ({ ...entry, alone: true })) : only.completed ? [refusedResult(only, status === 413 ? 'payload_too_large' : 'bad_request')] : []
+    const again = !isKnown
+      ? exchange.done.map((entry) => ({ ...entry, alone: true }))
+      : only.completed
+        ? [refusedResult(only, status === 413 ? 'payload_too_large' : 'bad_request')]
+        : []
     this.#failed({ ...exchange, done: again }, `HTTP ${status}: ${body.slice(0, 300)}`, exchange)
   }
 
@@ -236,10 +245,13 @@ export class Session {
   #retryLater(): void {
     const base = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.max(0, this.#failures - 1))
     // Spread, so that a hundred replicas do not come back at one instant; never over the limit.
-    this.#retryTimer ??= setTimeout(() => {
-      this.#retryTimer = null
-      this.#pump()
-    }, base * (0.8 + Math.random() * 0.2))
+    this.#retryTimer ??= setTimeout(
+      () => {
+        this.#retryTimer = null
+        this.#pump()
+      },
+      base * (0.8 + Math.random() * 0.2),
+    )
   }
 }
 

@@ -66,11 +66,15 @@ export class Supervisor {
       progress: (n, { message, percent, data }) => {
         const held = this.#byNumber.get(n)
         if (held === undefined) return
-        const fields = { ...(message === undefined ? {} : { message }), ...(percent === undefined ? {} : { percent }), ...(data === undefined ? {} : { data }) }
+        const fields = {
+          ...(message === undefined ? {} : { message }),
+          ...(percent === undefined ? {} : { percent }),
+          ...(data === undefined ? {} : { data }),
+        }
         this.#progress.push({ lease: held.leased.lease, ...fields })
       },
       delegate: (request, answer) => void this.#delegate(request, answer),
-      span: span => this.#tracer.add(span),
+      span: (span) => this.#tracer.add(span),
     })
     this.#session = new Session({
       host,
@@ -78,7 +82,7 @@ export class Supervisor {
       headers,
       free: () => Math.max(0, this.#concurrency - this.#running - this.#queued.length),
       leases: () => this.#byLease.keys(),
-      onReply: reply => this.#onReply(reply),
+      onReply: (reply) => this.#onReply(reply),
       onConnected,
       log,
     })
@@ -95,7 +99,7 @@ export class Supervisor {
     // A parked task may wait for long; its children are kept by key, so the retry finds their results.
     for (const held of [...this.#byLease.values()]) if (held.children > 0 || !held.isStarted) this.#giveBack(held)
     if (this.#byLease.size > 0) {
-      await new Promise<void>(resolve => {
+      await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, graceMs)
         this.#allEnded = () => {
           clearTimeout(timer)
@@ -105,7 +109,10 @@ export class Supervisor {
     }
     for (const held of [...this.#byLease.values()]) this.#giveBack(held)
     this.#handler.close()
-    await Promise.all([this.#session.flush(STOP_FLUSH_MS), Promise.race([this.#tracer.flush(), new Promise(resolve => setTimeout(resolve, STOP_FLUSH_MS))])])
+    await Promise.all([
+      this.#session.flush(STOP_FLUSH_MS),
+      Promise.race([this.#tracer.flush(), new Promise((resolve) => setTimeout(resolve, STOP_FLUSH_MS))]),
+    ])
     this.#session.close()
     this.#side.close()
   }
@@ -115,7 +122,17 @@ export class Supervisor {
     for (const leased of reply.tasks ?? []) {
       if (this.#byLease.has(leased.lease)) continue
       const n = this.#next++
-      const held: Held = { n, leased, span: null, abort: null, isStarted: false, execution: null, children: 0, aborted: null, deadline: null }
+      const held: Held = {
+        n,
+        leased,
+        span: null,
+        abort: null,
+        isStarted: false,
+        execution: null,
+        children: 0,
+        aborted: null,
+        deadline: null,
+      }
       this.#byLease.set(leased.lease, held)
       this.#byNumber.set(n, held)
       this.#queued.push(held)
@@ -133,7 +150,7 @@ export class Supervisor {
       const left = Math.min(MAX_TIMER_MS, Math.max(0, leased.deadline - Date.now()))
       held.deadline = setTimeout(() => this.#abort(held, 'timeout'), left)
     }
-    held.execution = this.#handler.start({ n, leased, trace: held.span?.context ?? null, done: outcome => this.#done(held, outcome) })
+    held.execution = this.#handler.start({ n, leased, trace: held.span?.context ?? null, done: (outcome) => this.#done(held, outcome) })
   }
 
   #abort(held: Held | undefined, reason: 'cancelled' | 'timeout'): void {
@@ -158,7 +175,8 @@ export class Supervisor {
     if (!held.isStarted) this.#queued.splice(this.#queued.indexOf(held), 1)
     else if (held.children === 0) this.#running -= 1
     const stopped = held.aborted
-    const end: Outcome = stopped !== null && !outcome.ok ? failure(stopped, stopped === 'timeout' ? outcome.error.message : 'the task was cancelled') : outcome
+    const end: Outcome =
+      stopped !== null && !outcome.ok ? failure(stopped, stopped === 'timeout' ? outcome.error.message : 'the task was cancelled') : outcome
     held.span?.end(end.ok ? null : end.error.code)
     this.#progress.after(lease, () => {
       // Held until here, so that it is beaten for.

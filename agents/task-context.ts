@@ -1,4 +1,5 @@
 /** The `ctx` of one task, inside the thread. Closures, so that `const { progress, delegate } = ctx` works. */
+import type { AsyncLocalStorage } from 'node:async_hooks'
 import { AgentError, type Context, type DelegateOptions, DelegationError, type Progress } from './context.ts'
 import { logLine } from './log.ts'
 import type { ChildOutcome, FromThread, ThreadTask } from './messages.ts'
@@ -13,7 +14,7 @@ export interface TaskContext {
 type Delegated = { readonly outcome: ChildOutcome; readonly agent: string }
 
 /** The span that runs now, across awaits; made with the first `ctx.span`. */
-let spans: import('node:async_hooks').AsyncLocalStorage<string> | null = null
+let spans: AsyncLocalStorage<string> | null = null
 const now = (): number => performance.timeOrigin + performance.now()
 
 /** A copy that the thread's port can carry; says at once what is not JSON. */
@@ -23,7 +24,11 @@ function toJson(value: unknown, what: string): Json {
   return JSON.parse(text) as Json
 }
 
-export function createTaskContext(task: ThreadTask, post: (message: FromThread) => void, onCall: (answer: (outcome: ChildOutcome) => void) => number): TaskContext {
+export function createTaskContext(
+  task: ThreadTask,
+  post: (message: FromThread) => void,
+  onCall: (answer: (outcome: ChildOutcome) => void) => number,
+): TaskContext {
   const { n, id, run, type, attempt, deadline, trace } = task
   let controller: AbortController | null = null
   let aborted: string | null = null
@@ -36,7 +41,7 @@ export function createTaskContext(task: ThreadTask, post: (message: FromThread) 
     return new Promise((resolve, reject) => {
       const child = toJson(input, `the input for agent "${agent}"`)
       if (aborted !== null) return reject(new AgentError(aborted, 'the task was stopped'))
-      const number = onCall(outcome => resolve({ outcome, agent }))
+      const number = onCall((outcome) => resolve({ outcome, agent }))
       post({ kind: 'delegate', n, call: number, key, agent, type: options.type ?? 'task', input: child, spanId: spans?.getStore() ?? null })
     })
   }
@@ -61,7 +66,10 @@ export function createTaskContext(task: ThreadTask, post: (message: FromThread) 
       throw thrown
     } finally {
       const attributes = { 'agentctl.run.id': run, 'agentctl.task.id': id, ...(error === null ? {} : { 'error.type': error }) }
-      post({ kind: 'span', span: { traceId: trace.traceId, spanId, parentSpanId, name: name.slice(0, 200), start, end: now(), attributes, error } })
+      post({
+        kind: 'span',
+        span: { traceId: trace.traceId, spanId, parentSpanId, name: name.slice(0, 200), start, end: now(), attributes, error },
+      })
     }
   }
 
@@ -75,7 +83,10 @@ export function createTaskContext(task: ThreadTask, post: (message: FromThread) 
     progress(progress: string | Progress): void {
       const { message, percent, data } = typeof progress === 'string' ? { message: progress } : progress
       try {
-        const fields = { ...(message === undefined ? {} : { message: String(message).slice(0, 4_096) }), ...(percent === undefined ? {} : { percent: Number(percent) }) }
+        const fields = {
+          ...(message === undefined ? {} : { message: String(message).slice(0, 4_096) }),
+          ...(percent === undefined ? {} : { percent: Number(percent) }),
+        }
         post({ kind: 'progress', n, ...fields, ...(data === undefined ? {} : { data: toJson(data, 'data') }) })
       } catch {
         // Not JSON: progress never fails a task.
@@ -83,15 +94,22 @@ export function createTaskContext(task: ThreadTask, post: (message: FromThread) 
     },
     delegate: async (agent, input, options = {}) => value(await call(agent, input, options)),
     delegateAll: async (agent, inputs, options = {}) => {
-      const calls = inputs.map((input, index) => call(agent, input, options.key === undefined ? options : { ...options, key: `${options.key}#${index + 1}` }))
+      const calls = inputs.map((input, index) =>
+        call(agent, input, options.key === undefined ? options : { ...options, key: `${options.key}#${index + 1}` }),
+      )
       const ended = await Promise.allSettled(calls)
-      return ended.map(one => {
+      return ended.map((one) => {
         if (one.status === 'rejected') throw one.reason
         return value(one.value)
       })
     },
     log(message, fields = {}): void {
-      const ids = { run, task: id, attempt, ...(trace === null ? {} : { trace_id: trace.traceId, span_id: spans?.getStore() ?? trace.spanId }) }
+      const ids = {
+        run,
+        task: id,
+        attempt,
+        ...(trace === null ? {} : { trace_id: trace.traceId, span_id: spans?.getStore() ?? trace.spanId }),
+      }
       process.stdout.write(logLine('info', String(message), { ...fields, ...ids }))
     },
     span,

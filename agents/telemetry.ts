@@ -9,10 +9,18 @@ const MAX_BATCH = 512
 const KIND_INTERNAL = 1
 const STATUS_ERROR = 2
 
-export interface SpanContext { readonly traceId: string; readonly spanId: string }
-export interface ParentContext extends SpanContext { readonly sampled: boolean }
+export interface SpanContext {
+  readonly traceId: string
+  readonly spanId: string
+}
+export interface ParentContext extends SpanContext {
+  readonly sampled: boolean
+}
 
-const hex32 = (): string => Math.floor(Math.random() * 0x1_0000_0000).toString(16).padStart(8, '0')
+const hex32 = (): string =>
+  Math.floor(Math.random() * 0x1_0000_0000)
+    .toString(16)
+    .padStart(8, '0')
 /** Unique, not secret: no need of node:crypto. */
 export const newSpanId = (): string => {
   const id = hex32() + hex32()
@@ -43,7 +51,7 @@ export function otlpBody(service: string, spans: readonly SpanData[]): string {
         scopeSpans: [
           {
             scope: { name: 'agentctl.agent' },
-            spans: spans.map(span => ({
+            spans: spans.map((span) => ({
               traceId: span.traceId,
               spanId: span.spanId,
               parentSpanId: span.parentSpanId,

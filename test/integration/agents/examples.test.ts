@@ -46,8 +46,16 @@ describe('examples/shell-agent, and the lines of docs/protocol.md', () => {
 })
 
 test('examples/hello passes the result of a command to a module', async () => {
-  await using on = await stack('hello', { 'agents.yaml': read('examples/hello/agents.yaml'), 'greeter/greet.ts': read('examples/hello/greeter/greet.ts') })
+  await using on = await stack('hello', {
+    'agents.yaml': read('examples/hello/agents.yaml'),
+    'greeter/greet.ts': read('examples/hello/greeter/greet.ts'),
+  })
   const run = await on.submit({ pipeline: 'hello', inputs: { name: 'Ada' } })
-  expect(await on.ended(run)).toMatchObject({ status: 'completed', result: { greet: { greeting: 'Hello Ada, from user 10001 on Linux', attempt: 1 } } })
-  expect(await result(on, 'shell', { command: 'curl -sS -m 5 https://192.0.2.1; echo $?; pwd; env | grep -c AGENTCTL' })).toMatchObject({ stdout: expect.stringMatching(/^[1-9]\d*\n\/workspace\n0\n$/) })
+  expect(await on.ended(run)).toMatchObject({
+    status: 'completed',
+    result: { greet: { greeting: 'Hello Ada, from user 10001 on Linux', attempt: 1 } },
+  })
+  expect(await result(on, 'shell', { command: 'curl -sS -m 5 https://192.0.2.1; echo $?; pwd; env | grep -c AGENTCTL' })).toMatchObject({
+    stdout: expect.stringMatching(/^[1-9]\d*\n\/workspace\n0\n$/),
+  })
 })

@@ -9,7 +9,11 @@ const module = { kind: 'module', path: '/x.ts' } as const
 let on: World
 
 beforeAll(async () => {
-  on = await world([agent('shell', { concurrency: 4 }), agent('code', { handler: module, concurrency: 4 }), agent('nest', { handler: module, concurrency: 1, delegates_to: ['nest', 'shell'] })])
+  on = await world([
+    agent('shell', { concurrency: 4 }),
+    agent('code', { handler: module, concurrency: 4 }),
+    agent('nest', { handler: module, concurrency: 1, delegates_to: ['nest', 'shell'] }),
+  ])
   on.start('shell')
   on.start('code', {
     handler: on.module(`
@@ -43,11 +47,29 @@ afterAll(() => on[Symbol.asyncDispose]())
 const outcome = ({ status, result, error }: JobView): unknown => (error === null ? [status, result] : [status, error.code, error.message])
 
 test('exec: result, non-zero exit, check, timeout, bad input', async () => {
-  expect(outcome(await on.task('shell', { command: ['printf', '%s', 'ü'], env: { A: 'b' } }))).toEqual(['completed', { exit_code: 0, stdout: 'ü', stderr: '', truncated: false }])
-  expect(outcome(await on.task('shell', { command: 'cat; exit 5', stdin: 'in' }))).toEqual(['completed', { exit_code: 5, stdout: 'in', stderr: '', truncated: false }])
-  expect(outcome(await on.task('shell', { command: 'echo why >&2; exit 5', check: true }))).toEqual(['failed', 'exit_code', 'the command exited with 5: why'])
-  expect(outcome(await on.task('shell', { command: 'sleep 60', timeout: '200ms' }))).toEqual(['failed', 'timeout', 'the command did not end within 0.2 s'])
-  expect(outcome(await on.task('shell', { cmd: 'ls' }))).toEqual(['failed', 'bad_input', 'unknown key "cmd"; an exec task has command, cwd, env, stdin, timeout, check'])
+  expect(outcome(await on.task('shell', { command: ['printf', '%s', 'ü'], env: { A: 'b' } }))).toEqual([
+    'completed',
+    { exit_code: 0, stdout: 'ü', stderr: '', truncated: false },
+  ])
+  expect(outcome(await on.task('shell', { command: 'cat; exit 5', stdin: 'in' }))).toEqual([
+    'completed',
+    { exit_code: 5, stdout: 'in', stderr: '', truncated: false },
+  ])
+  expect(outcome(await on.task('shell', { command: 'echo why >&2; exit 5', check: true }))).toEqual([
+    'failed',
+    'exit_code',
+    'the command exited with 5: why',
+  ])
+  expect(outcome(await on.task('shell', { command: 'sleep 60', timeout: '200ms' }))).toEqual([
+    'failed',
+    'timeout',
+    'the command did not end within 0.2 s',
+  ])
+  expect(outcome(await on.task('shell', { cmd: 'ls' }))).toEqual([
+    'failed',
+    'bad_input',
+    'unknown key "cmd"; an exec task has command, cwd, env, stdin, timeout, check',
+  ])
   expect(outcome(await on.task('shell', { command: 'env' }))).not.toContain('AGENTCTL_')
 })
 
@@ -55,18 +77,28 @@ test('module: result, failure, retry, a result over the limit', async () => {
   expect(outcome(await on.task('code', { do: 'echo' }))).toEqual(['completed', { do: 'echo' }])
   expect(outcome(await on.task('code', { do: 'fail' }))).toEqual(['failed', 'no_luck', 'not today'])
   expect(outcome(await on.task('code', { do: 'retry' }))).toEqual(['completed', 2])
-  expect(outcome(await on.task('code', { do: 'large' }))).toEqual(['failed', 'payload_too_large', expect.stringContaining('the limit is 65536')])
+  expect(outcome(await on.task('code', { do: 'large' }))).toEqual([
+    'failed',
+    'payload_too_large',
+    expect.stringContaining('the limit is 65536'),
+  ])
 })
 
 test('progress comes between lease and end', async () => {
   const run = await on.submit('code', { do: 'progress' })
   await on.ended(run)
-  const events = (await on.events(run)).map(({ event, message, percent }) => [event, message, percent].filter(it => it !== undefined).join(' '))
+  const events = (await on.events(run)).map(({ event, message, percent }) =>
+    [event, message, percent].filter((it) => it !== undefined).join(' '),
+  )
   expect(events).toEqual(['queued', 'leased', 'progress one', 'progress two 50', 'completed'])
 })
 
 test('a module that ends its thread fails its task; the next one gets a new thread', async () => {
-  expect(outcome(await on.task('code', { do: 'exit' }))).toEqual(['failed', 'worker_exited', 'the module ended its thread (process.exit(3)) during the task'])
+  expect(outcome(await on.task('code', { do: 'exit' }))).toEqual([
+    'failed',
+    'worker_exited',
+    'the module ended its thread (process.exit(3)) during the task',
+  ])
   expect(outcome(await on.task('code', { do: 'echo' }))).toEqual(['completed', { do: 'echo' }])
 })
 

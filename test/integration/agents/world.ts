@@ -45,15 +45,23 @@ const freePort = (): Promise<number> =>
     })
   })
 
-function control(socketPath: string, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly text: string }> {
+function control(
+  socketPath: string,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<{ readonly status: number; readonly text: string }> {
   return new Promise((resolve, reject) => {
-    const request = http.request({ socketPath, method, path, headers: { 'content-type': 'application/json' }, timeout: 60_000 }, response => {
-      let text = ''
-      response.setEncoding('utf8').on('data', chunk => {
-        text += chunk
-      })
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
-    })
+    const request = http.request(
+      { socketPath, method, path, headers: { 'content-type': 'application/json' }, timeout: 60_000 },
+      (response) => {
+        let text = ''
+        response.setEncoding('utf8').on('data', (chunk) => {
+          text += chunk
+        })
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
+      },
+    )
     request.on('error', reject).on('timeout', () => request.destroy(new Error(`no answer: ${method} ${path}`)))
     request.end(body === undefined ? undefined : JSON.stringify(body))
   })
@@ -96,12 +104,14 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
       writeFileSync(join(own, 'agent.ts'), source)
       return `module:${join(own, 'agent.ts')}`
     },
-    run: async request => (await ask<{ run: string }>('POST', '/v1/runs', request)).run,
+    run: async (request) => (await ask<{ run: string }>('POST', '/v1/runs', request)).run,
     submit: (agent, ...tasks) => self.run({ agent, type: 'task', tasks }),
     async ended(run, timeoutMs = 30_000) {
       const view = await ask<RunView>('GET', `/v1/runs/${run}?wait_ms=${timeoutMs}`)
       if (view.status === 'queued' || view.status === 'running') {
-        throw new Error(`${run} has not ended within ${timeoutMs} ms: ${JSON.stringify(view)}\n${output}\n${processes.map(it => it.output).join('\n')}`)
+        throw new Error(
+          `${run} has not ended within ${timeoutMs} ms: ${JSON.stringify(view)}\n${output}\n${processes.map((it) => it.output).join('\n')}`,
+        )
       }
       return view
     },
@@ -116,11 +126,14 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
     },
     async events(run) {
       const { text } = await control(socket, 'GET', `/v1/runs/${run}/events?follow=0`)
-      return text.split('\n').filter(line => line !== '').map(line => JSON.parse(line) as RunEvent)
+      return text
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as RunEvent)
     },
     replicas: async () => (await ask<{ replicas: readonly ReplicaView[] }>('GET', '/v1/replicas')).replicas,
     async killGateway() {
-      const ended = new Promise(resolve => gateway?.once('exit', resolve))
+      const ended = new Promise((resolve) => gateway?.once('exit', resolve))
       gateway?.kill('SIGKILL')
       await ended
     },
@@ -137,11 +150,15 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
           AGENTCTL_PORT: String(port),
         },
       })
-      for (const stream of [gateway.stdout, gateway.stderr]) stream?.on('data', chunk => (output += String(chunk)))
-      await eventually(async () => (await control(socket, 'GET', '/v1/health').catch(() => null))?.text.includes('"broker":true') === true, 'a gateway with its broker', 20_000)
+      for (const stream of [gateway.stdout, gateway.stderr]) stream?.on('data', (chunk) => (output += String(chunk)))
+      await eventually(
+        async () => (await control(socket, 'GET', '/v1/health').catch(() => null))?.text.includes('"broker":true') === true,
+        'a gateway with its broker',
+        20_000,
+      )
     },
     async [Symbol.asyncDispose]() {
-      await Promise.all(processes.map(it => it.stop()))
+      await Promise.all(processes.map((it) => it.stop()))
       await self.killGateway()
       await redis.stop()
       rmSync(folder, { recursive: true, force: true })

@@ -44,8 +44,8 @@ export class AgentProcess {
         ...options.env,
       },
     })
-    for (const stream of [this.child.stdout, this.child.stderr]) stream?.on('data', chunk => (this.output += String(chunk)))
-    this.exited = new Promise(resolve => this.child.once('exit', code => resolve(code)))
+    for (const stream of [this.child.stdout, this.child.stderr]) stream?.on('data', (chunk) => (this.output += String(chunk)))
+    this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)))
   }
 
   get isReady(): boolean {
@@ -66,6 +66,7 @@ export class AgentProcess {
 }
 
 export async function eventually(check: () => boolean | Promise<boolean>, what: string, timeoutMs = 10_000): Promise<void> {
-  for (const until = Date.now() + timeoutMs; Date.now() < until; await new Promise(resolve => setTimeout(resolve, 5))) if (await check()) return
+  for (const until = Date.now() + timeoutMs; Date.now() < until; await new Promise((resolve) => setTimeout(resolve, 5)))
+    if (await check()) return
   throw new Error(`not within ${timeoutMs} ms: ${what}`)
 }

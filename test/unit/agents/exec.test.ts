@@ -19,10 +19,10 @@ const problem = (input: Json): string => {
 
 function run(input: Json): { readonly ended: Promise<Outcome>; readonly abort: (reason: string) => void } {
   let abort: (reason: string) => void = () => {}
-  const ended = new Promise<Outcome>(resolve => {
+  const ended = new Promise<Outcome>((resolve) => {
     const leased = { lease: 'l', id: 't', run: 'r', agent: 'a', type: 'task', input, attempt: 1, deadline: null, traceparent: null }
     const execution = execHandler(WORKSPACE).start({ n: 1, leased, trace: null, done: resolve })
-    abort = reason => execution.abort(reason)
+    abort = (reason) => execution.abort(reason)
   })
   return { ended, abort }
 }
@@ -54,7 +54,12 @@ test('timeouts are seconds or durations', () => {
 })
 
 test('a string goes through the shell, a list does not', async () => {
-  expect(await result({ command: 'echo $((1 + 2)); echo no >&2; exit 3' })).toEqual({ exit_code: 3, stdout: '3\n', stderr: 'no\n', truncated: false })
+  expect(await result({ command: 'echo $((1 + 2)); echo no >&2; exit 3' })).toEqual({
+    exit_code: 3,
+    stdout: '3\n',
+    stderr: 'no\n',
+    truncated: false,
+  })
   expect(await result({ command: ['printf', '%s', '$HOME;'] })).toEqual({ exit_code: 0, stdout: '$HOME;', stderr: '', truncated: false })
 })
 
@@ -81,7 +86,9 @@ test('a command killed by a signal has the exit code of a shell', async () => {
 
 test('what cannot start says why', async () => {
   expect(await failure({ command: ['no-such-program'] })).toBe('spawn_failed: the program "no-such-program" was not found in the agent')
-  expect(await failure({ command: ['/etc/passwd'] })).toBe('spawn_failed: the program "/etc/passwd" may not be executed by the agent\'s user')
+  expect(await failure({ command: ['/etc/passwd'] })).toBe(
+    'spawn_failed: the program "/etc/passwd" may not be executed by the agent\'s user',
+  )
   expect(await failure({ command: 'ls', cwd: '/no/such' })).toBe('bad_input: cwd: there is no directory "/no/such" in the agent')
   expect(await failure({ command: 'ls', cwd: '/etc/hostname' })).toBe('bad_input: cwd: "/etc/hostname" is not a directory')
 })
@@ -105,7 +112,11 @@ test('background processes end with the command and do not hold it up', async ()
   const started = Date.now()
   const { stdout } = await result({ command: 'sleep 300 & echo $!' })
   expect(Date.now() - started).toBeLessThan(5_000)
-  expect(await result({ command: `kill -0 ${String(stdout).trim()} 2>/dev/null && grep -q '^State:.[^ZX]' /proc/${String(stdout).trim()}/status; echo $?` })).not.toMatchObject({ stdout: '0\n' })
+  expect(
+    await result({
+      command: `kill -0 ${String(stdout).trim()} 2>/dev/null && grep -q '^State:.[^ZX]' /proc/${String(stdout).trim()}/status; echo $?`,
+    }),
+  ).not.toMatchObject({ stdout: '0\n' })
 })
 
 test('the last 16 KiB of each stream are kept, cut between characters', async () => {

@@ -20,7 +20,10 @@ const ANSWERS: { readonly [name: string]: readonly [string, Reply] } = {
     { status: 200, body: '{"a":"\r\n12345678"}', keepAlive: true },
   ],
   'the end of the connection': ['HTTP/1.1 502 Bad\r\nConnection: close\r\n\r\noops', { status: 502, body: 'oops', keepAlive: false }],
-  'a 100 before': ['HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}', { status: 200, body: '{}', keepAlive: true }],
+  'a 100 before': [
+    'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}',
+    { status: 200, body: '{}', keepAlive: true },
+  ],
 }
 
 test.each(Object.entries(ANSWERS))('an answer with %s is read whatever the pieces', (_, [text, reply]) => {

@@ -14,7 +14,7 @@ beforeEach(async () => {
   await gateway.start()
 })
 afterEach(async () => {
-  await Promise.all(agents.map(agent => agent.stop()))
+  await Promise.all(agents.map((agent) => agent.stop()))
   agents = []
   await gateway.die()
 })
@@ -41,7 +41,9 @@ test('it shows its token and one session, is ready when connected, and completes
   const lease = gateway.task({ command: 'echo hi' })
   expect(await end(lease)).toEqual({ lease, status: 'completed', result: { exit_code: 0, stdout: 'hi\n', stderr: '', truncated: false } })
   expect(started.isReady).toBe(true)
-  expect(new Set(gateway.requests.map(seen => `${seen.headers.authorization} ${String(seen.headers['agentctl-session']).length}`))).toEqual(new Set(['Bearer a-token 32']))
+  expect(
+    new Set(gateway.requests.map((seen) => `${seen.headers.authorization} ${String(seen.headers['agentctl-session']).length}`)),
+  ).toEqual(new Set(['Bearer a-token 32']))
 })
 
 test('it never asks for more tasks than it has slots', async () => {
@@ -73,7 +75,7 @@ test('a gateway that dies is waited for: the task goes on and its end is told to
   const { port } = gateway
   await gateway.die()
   await eventually(() => !started.isReady, 'not ready')
-  await new Promise(resolve => setTimeout(resolve, 600))
+  await new Promise((resolve) => setTimeout(resolve, 600))
   await gateway.start(port)
   expect(await end(lease)).toMatchObject({ status: 'completed', result: { stdout: 'survived\n' } })
   await eventually(() => started.isReady, 'ready again')
@@ -99,10 +101,13 @@ test('a settlement whose answer was lost is sent again, one for a lost lease is 
 })
 
 test('one settlement that the gateway cannot take does not keep the others', async () => {
-  gateway.script = ({ body }) => (JSON.stringify(body).includes('"result":"poison"') ? { status: 413, body: { error: { code: 'payload_too_large', message: 'no' } } } : null)
+  gateway.script = ({ body }) =>
+    JSON.stringify(body).includes('"result":"poison"')
+      ? { status: 413, body: { error: { code: 'payload_too_large', message: 'no' } } }
+      : null
   running('export default async (input: string) => { await new Promise(r => setTimeout(r, 50)); return input }', { concurrency: 3 })
-  const leases = ['one', 'poison', 'two'].map(input => gateway.task(input))
-  expect(await Promise.all(leases.map(async lease => (await gateway.ended(lease)).status))).toEqual(['completed', 'failed', 'completed'])
+  const leases = ['one', 'poison', 'two'].map((input) => gateway.task(input))
+  expect(await Promise.all(leases.map(async (lease) => (await gateway.ended(lease)).status))).toEqual(['completed', 'failed', 'completed'])
   expect(await error(leases[1] ?? '')).toBe('payload_too_large: the gateway did not take the result of this task')
 })
 
@@ -110,7 +115,7 @@ test('SIGTERM lets a short task end, gives a long one back, and exits 0', async 
   const started = agent({ concurrency: 2, env: { AGENTCTL_STOP_GRACE_MS: '1500' } })
   const [short, long] = [gateway.task({ command: 'sleep 0.5' }), gateway.task({ command: 'sleep 60' })]
   await eventually(() => gateway.leases.length > 1, 'the leases')
-  await new Promise(resolve => setTimeout(resolve, 100))
+  await new Promise((resolve) => setTimeout(resolve, 100))
   expect(await started.stop('SIGTERM')).toBe(0)
   expect(await end(short)).toMatchObject({ status: 'completed' })
   expect(await end(long)).toMatchObject({ status: 'failed', error: { code: 'agent_stopped', retryable: true } })
@@ -131,9 +136,11 @@ test('a module gets its input and context; its result and its errors come back',
      }`,
     { concurrency: 9 },
   )
-  const leases = ['ok', 'throw', 'plain', 'nothing', 'cycle', 'large'].map(kind => gateway.task({ kind }))
+  const leases = ['ok', 'throw', 'plain', 'nothing', 'cycle', 'large'].map((kind) => gateway.task({ kind }))
   const [ok, thrown, plain, nothing, cycle, large] = (await Promise.all(leases.map(end))) as Json[]
-  expect(ok).toMatchObject({ result: { task: { id: `run_x.job.${leases[0]}`, run: 'run_x', type: 'task', attempt: 1, deadline: null }, aborted: false } })
+  expect(ok).toMatchObject({
+    result: { task: { id: `run_x.job.${leases[0]}`, run: 'run_x', type: 'task', attempt: 1, deadline: null }, aborted: false },
+  })
   expect(thrown).toMatchObject({ error: { code: 'no_luck', message: 'try later', retryable: true } })
   expect(plain).toMatchObject({ error: { code: 'error', message: 'broken', retryable: false } })
   expect(nothing).toMatchObject({ status: 'completed', result: null })
@@ -154,15 +161,29 @@ test.each([
 })
 
 test.each([
-  ['an uncaught error', 'setTimeout(() => { throw new Error("boom") }, 10)', 'worker_crashed: the module crashed with an uncaught error: boom'],
+  [
+    'an uncaught error',
+    'setTimeout(() => { throw new Error("boom") }, 10)',
+    'worker_crashed: the module crashed with an uncaught error: boom',
+  ],
   ['process.exit', 'process.exit(7)', 'worker_exited: the module ended its thread (process.exit(7)) during the task'],
-  ['too much memory', 'const all: number[][] = []; for (;;) all.push(new Array(1e6).fill(1))', 'worker_crashed: the module ran out of memory; raise mem_limit of the agent, or keep less in memory'],
-])('%s fails the tasks of the thread; the next task gets a new one', async (_, code, message) => {
-  running(`export default async (input: string) => { if (input === 'die') { ${code}; await new Promise(() => {}) } return input }`, { env: { AGENTCTL_MODULE_HEAP_MB: '64' } })
-  expect(await end(gateway.task('before'))).toMatchObject({ result: 'before' })
-  expect(await error(gateway.task('die'))).toBe(message)
-  expect(await end(gateway.task('after'))).toMatchObject({ result: 'after' })
-}, 30_000)
+  [
+    'too much memory',
+    'const all: number[][] = []; for (;;) all.push(new Array(1e6).fill(1))',
+    'worker_crashed: the module ran out of memory; raise mem_limit of the agent, or keep less in memory',
+  ],
+])(
+  '%s fails the tasks of the thread; the next task gets a new one',
+  async (_, code, message) => {
+    running(`export default async (input: string) => { if (input === 'die') { ${code}; await new Promise(() => {}) } return input }`, {
+      env: { AGENTCTL_MODULE_HEAP_MB: '64' },
+    })
+    expect(await end(gateway.task('before'))).toMatchObject({ result: 'before' })
+    expect(await error(gateway.task('die'))).toBe(message)
+    expect(await end(gateway.task('after'))).toMatchObject({ result: 'after' })
+  },
+  30_000,
+)
 
 test('synchronous work of a module does not keep the supervisor from beating', async () => {
   running('export default () => { const end = Date.now() + 3000; while (Date.now() < end); return "done" }')
@@ -172,7 +193,10 @@ test('synchronous work of a module does not keep the supervisor from beating', a
 })
 
 test('a module that heeds its signal ends when it is cancelled or its deadline has passed', async () => {
-  running('export default (_: null, ctx: any) => new Promise((_, reject) => ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason)))', { concurrency: 2 })
+  running(
+    'export default (_: null, ctx: any) => new Promise((_, reject) => ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason)))',
+    { concurrency: 2 },
+  )
   const late = gateway.task(null, { deadline: Date.now() + 300 })
   const lease = gateway.task(null)
   expect(await error(late)).toBe('timeout: the task was stopped')
@@ -190,10 +214,14 @@ test('a module that does not heed its signal loses its thread, not the slot', as
 }, 20_000)
 
 test('progress is told in order, before the end of the task', async () => {
-  running('export default async (_: null, ctx: any) => { ctx.progress("one"); ctx.progress({ message: "two", percent: 50, data: { a: 1 } }) }')
+  running(
+    'export default async (_: null, ctx: any) => { ctx.progress("one"); ctx.progress({ message: "two", percent: 50, data: { a: 1 } }) }',
+  )
   const lease = gateway.task(null)
   await gateway.ended(lease)
-  const wire = gateway.requests.filter(({ path, body }) => path === '/v1/progress' || JSON.stringify(body).includes('"done"')).map(({ path, body }) => (path === '/v1/progress' ? body : 'done'))
+  const wire = gateway.requests
+    .filter(({ path, body }) => path === '/v1/progress' || JSON.stringify(body).includes('"done"'))
+    .map(({ path, body }) => (path === '/v1/progress' ? body : 'done'))
   expect(wire.slice(0, 3)).toEqual([{ lease, message: 'one' }, { lease, message: 'two', percent: 50, data: { a: 1 } }, 'done'])
 })
 
@@ -212,7 +240,19 @@ test('delegations have the numbers of their calls as keys, and the task is parke
     // A child completes only when the parent's slot was offered again.
     const isParked = gateway.leases.filter(({ want }) => want === 1).length > 1
     const status = !isParked ? 'queued' : child?.input === 13 ? 'failed' : 'completed'
-    return { status: 200, body: { id, agent: 'x', type: 'task', status, attempts: 1, result: (child?.input ?? 0) * 2, error: status === 'failed' ? { code: 'unlucky', message: 'thirteen' } : null, trace_id: null } }
+    return {
+      status: 200,
+      body: {
+        id,
+        agent: 'x',
+        type: 'task',
+        status,
+        attempts: 1,
+        result: (child?.input ?? 0) * 2,
+        error: status === 'failed' ? { code: 'unlucky', message: 'thirteen' } : null,
+        trace_id: null,
+      },
+    }
   }
   running(`export default async (_: null, ctx: any) => {
     const one = await ctx.delegate('x', 1)
@@ -226,20 +266,34 @@ test('delegations have the numbers of their calls as keys, and the task is parke
   expect([...children.keys()]).toEqual(['#1', '#2', '#3', 'named', '#5'])
 })
 
+interface Span {
+  readonly name: string
+  readonly traceId: string
+  readonly spanId: string
+  readonly parentSpanId: string
+  readonly status?: { readonly code: number }
+}
+interface Traces {
+  readonly resourceSpans: readonly { readonly scopeSpans: readonly { readonly spans: readonly Span[] }[] }[]
+}
+
 test('a task and its spans join the trace that it was leased with', async () => {
   const traceId = 'a'.repeat(32)
-  running('export default (input: string, ctx: any) => ctx.span("outer", () => ctx.span("inner", () => { if (input === "bad") throw new Error("secret-input") }))', { env: { AGENTCTL_TRACES: '1' } })
+  running(
+    'export default (input: string, ctx: any) => ctx.span("outer", () => ctx.span("inner", () => { if (input === "bad") throw new Error("secret-input") }))',
+    { env: { AGENTCTL_TRACES: '1' } },
+  )
   gateway.task('bad', { traceparent: `00-${traceId}-${'b'.repeat(16)}-01` })
   gateway.task('unsampled', { traceparent: `00-${traceId}-${'b'.repeat(16)}-00` })
   await eventually(() => gateway.requests.some(({ path }) => path === '/v1/traces'), 'spans')
-  const bodies = gateway.requests.filter(({ path }) => path === '/v1/traces').map(({ body }) => body as any)
-  const spans = bodies.flatMap(body => body.resourceSpans[0].scopeSpans[0].spans)
-  const byName = new Map(spans.map(span => [span.name, span]))
-  expect([...byName.keys()].sort()).toEqual(['execute worker', 'inner', 'outer'])
-  expect(spans.map(span => [span.traceId, span.status?.code])).toEqual(spans.map(() => [traceId, 2]))
-  expect(byName.get('execute worker').parentSpanId).toBe('b'.repeat(16))
-  expect(byName.get('outer').parentSpanId).toBe(byName.get('execute worker').spanId)
-  expect(byName.get('inner').parentSpanId).toBe(byName.get('outer').spanId)
+  const bodies = gateway.requests.filter(({ path }) => path === '/v1/traces').map(({ body }) => body as unknown as Traces)
+  const spans = bodies.flatMap((body) => body.resourceSpans.flatMap((it) => it.scopeSpans.flatMap((scope) => scope.spans)))
+  const byName = new Map(spans.map((span) => [span.name, span]))
+  expect(new Set(byName.keys())).toEqual(new Set(['execute worker', 'inner', 'outer']))
+  expect(spans.map((span) => [span.traceId, span.status?.code])).toEqual(spans.map(() => [traceId, 2]))
+  expect(byName.get('execute worker')?.parentSpanId).toBe('b'.repeat(16))
+  expect(byName.get('outer')?.parentSpanId).toBe(byName.get('execute worker')?.spanId)
+  expect(byName.get('inner')?.parentSpanId).toBe(byName.get('outer')?.spanId)
   expect(JSON.stringify(bodies)).not.toContain('secret-input')
 })
 

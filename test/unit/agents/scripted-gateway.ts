@@ -3,9 +3,18 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Json, LeaseReply, LeaseRequest, Settled, Settlement } from '../../../spec/protocol.ts'
 
-export interface Seen { readonly path: string; readonly method: string; readonly body: Json; readonly headers: http.IncomingHttpHeaders }
+export interface Seen {
+  readonly path: string
+  readonly method: string
+  readonly body: Json
+  readonly headers: http.IncomingHttpHeaders
+}
 
-interface Waiting { readonly want: number; readonly settled: readonly Settled[]; readonly answer: (reply: LeaseReply) => void }
+interface Waiting {
+  readonly want: number
+  readonly settled: readonly Settled[]
+  readonly answer: (reply: LeaseReply) => void
+}
 
 export class ScriptedGateway {
   readonly requests: Seen[] = []
@@ -35,7 +44,7 @@ export class ScriptedGateway {
   /** As a kill does: every connection breaks. */
   async die(): Promise<void> {
     this.#waiting = null
-    const closed = new Promise(resolve => this.#server.close(resolve))
+    const closed = new Promise((resolve) => this.#server.close(resolve))
     this.#server.closeAllConnections()
     await closed
     this.#server = this.#make()
@@ -54,8 +63,8 @@ export class ScriptedGateway {
   }
 
   async ended(lease: string, timeoutMs = 10_000): Promise<Settlement> {
-    for (const until = Date.now() + timeoutMs; Date.now() < until; await new Promise(resolve => setTimeout(resolve, 5))) {
-      const found = this.settlements.find(settlement => settlement.lease === lease)
+    for (const until = Date.now() + timeoutMs; Date.now() < until; await new Promise((resolve) => setTimeout(resolve, 5))) {
+      const found = this.settlements.find((settlement) => settlement.lease === lease)
       if (found !== undefined) return found
     }
     throw new Error(`${lease} did not end within ${timeoutMs} ms`)
@@ -72,36 +81,53 @@ export class ScriptedGateway {
     this.#waiting = null
     if (waiting === null) return
     const tasks = empty ? [] : this.#tasks.splice(0, waiting.want)
-    const leased = tasks.map(({ lease, input, more }) => ({ lease, id: `run_x.job.${lease}`, run: 'run_x', agent: 'worker', type: 'task', input, attempt: 1, deadline: null, traceparent: null, ...more }))
+    const leased = tasks.map(({ lease, input, more }) => ({
+      lease,
+      id: `run_x.job.${lease}`,
+      run: 'run_x',
+      agent: 'worker',
+      type: 'task',
+      input,
+      attempt: 1,
+      deadline: null,
+      traceparent: null,
+      ...more,
+    }))
     waiting.answer({ tasks: leased, settled: waiting.settled, cancel: this.#cancel.splice(0) })
   }
 
   #make(): http.Server {
     return http.createServer((request, response) => {
       let text = ''
-      request.setEncoding('utf8').on('data', chunk => {
+      request.setEncoding('utf8').on('data', (chunk) => {
         text += chunk
       })
-      request.on('end', () => this.#handle({ path: request.url ?? '', method: request.method ?? '', body: text === '' ? null : JSON.parse(text), headers: request.headers }, response))
+      request.on('end', () =>
+        this.#handle(
+          { path: request.url ?? '', method: request.method ?? '', body: text === '' ? null : JSON.parse(text), headers: request.headers },
+          response,
+        ),
+      )
     })
   }
 
   #handle(seen: Seen, response: http.ServerResponse): void {
     this.requests.push(seen)
-    const send = (status: number, body: unknown): void => void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+    const send = (status: number, body: unknown): void =>
+      void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
     const scripted = this.script(seen)
     if (scripted === 'destroy') return void response.destroy()
     if (scripted !== null) return send(scripted.status, scripted.body)
     if (seen.path !== '/v1/lease') return send(200, {})
     const lease = seen.body as unknown as LeaseRequest
     this.leases.push(lease)
-    const settled = (lease.done ?? []).map(settlement => {
+    const settled = (lease.done ?? []).map((settlement) => {
       const answer = this.settle(settlement)
       if (answer.ok) this.settlements.push(settlement)
       return answer
     })
     this.#reply(true)
-    const waiting: Waiting = { want: lease.want, settled, answer: reply => send(200, reply) }
+    const waiting: Waiting = { want: lease.want, settled, answer: (reply) => send(200, reply) }
     this.#waiting = waiting
     if ((this.#tasks.length > 0 && lease.want > 0) || this.#cancel.length > 0 || !lease.wait_ms) return this.#reply()
     const timer = setTimeout(() => this.#waiting === waiting && this.#reply(), lease.wait_ms)
