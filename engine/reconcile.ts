@@ -100,7 +100,8 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   const own = (want: DesiredContainer, create: number): readonly (number | undefined)[] =>
     want.spec.volumes.map(mount => {
       const owner = desired.owners[mount.source]
-      if (owner !== undefined && fresh.has(mount.source) && !owned.has(mount.source)) {
+      // The engine refuses to write through a mount that only reads: its writer gives the volume away.
+      if (owner !== undefined && !mount.read_only && fresh.has(mount.source) && !owned.has(mount.source)) {
         owned.set(mount.source, build.add({ op: 'own-volume', volume: mount.source, container: want.spec.name, path: mount.target, ...owner }, `volume:${mount.source}`, `belongs to uid ${owner.uid}`, [create]))
       }
       return owned.get(mount.source)
