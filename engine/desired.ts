@@ -108,14 +108,18 @@ const range = (count: number): readonly number[] => Array.from({ length: count }
 const hashOfSpec = (spec: ContainerSpec): string => hashOf(spec.kind === 'gateway' ? { ...spec, endpoints: spec.endpoints.slice(0, 1) } : spec)
 const finish = (spec: ContainerSpec, revision: number): ContainerSpec => ({ ...spec, labels: { ...spec.labels, [LABEL.configHash]: hashOfSpec(spec), [LABEL.revision]: String(revision) } })
 
+function uidOf(agent: Agent): { readonly uid: number; readonly gid: number } {
+  const [uid = 0, gid = uid] = (agent.user ?? DEFAULTS.agent.user).split(':').map(Number)
+  return { uid, gid }
+}
+
 function volumeOwners(project: Project): Desired['owners'] {
   const owners: Record<string, { uid: number; gid: number }> = { [volumeName(project.name, BROKER_VOLUME)]: { uid: 10_002, gid: 10_002 } }
   // Who writes comes first: an agent that only reads does not take a volume from its writer.
   for (const read_only of [false, true]) {
     for (const agent of sorted(project.agents)) {
-      const [uid = 0, gid = uid] = (agent.user ?? DEFAULTS.agent.user).split(':').map(Number)
       for (const mount of agent.mounts) {
-        if (mount.type === 'volume' && mount.read_only === read_only) owners[volumeName(project.name, mount.source)] ??= { uid, gid }
+        if (mount.type === 'volume' && mount.read_only === read_only) owners[volumeName(project.name, mount.source)] ??= uidOf(agent)
       }
     }
   }
@@ -172,8 +176,9 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
   const tmpfs = [
     // Both are charged to the container's memory: filling them must not be what kills it.
     { target: '/tmp', size: Math.min(DEFAULTS.tmpfs.tmp, Math.floor(agent.mem_limit / 8)), exec: false, mode: 0o1777 },
-    { target: '/workspace', size: Math.min(DEFAULTS.tmpfs.workspace, Math.floor(agent.mem_limit / 2)), exec: true, mode: 0o1777 },
+    { target: '/workspace', size: Math.min(DEFAULTS.tmpfs.workspace, Math.floor(agent.mem_limit / 2)), exec: true, mode: 0o755 },
   ].filter(entry => !taken.has(entry.target))
+  const owner = uidOf(agent)
   const handler = agent.handler
   const binds = [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }]
   if (handler.kind === 'module') binds.push({ source: posix.dirname(handler.path), target: '/app', read_only: true })
@@ -204,7 +209,7 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
     ports: [],
     binds,
     volumes: mounts.volumes,
-    tmpfs: [...tmpfs, ...mounts.tmpfs],
+    tmpfs: [...tmpfs, ...mounts.tmpfs].map(entry => (entry.target === '/tmp' ? entry : { ...entry, mode: 0o755, owner })),
     ...agentPosture(seccomp),
     mem_limit: agent.mem_limit,
     cpus: agent.cpus,

@@ -71,7 +71,8 @@ export interface ContainerSpec {
   readonly ports: readonly { readonly host_ip: string; readonly host_port: number; readonly container_port: number; readonly protocol: 'tcp' | 'udp' }[]
   readonly binds: readonly { readonly source: string; readonly target: string; readonly read_only: boolean }[]
   readonly volumes: readonly { readonly source: string; readonly target: string; readonly read_only: boolean }[]
-  readonly tmpfs: readonly { readonly target: string; readonly size: number; readonly exec: boolean; readonly mode: number }[]
+  /** With an owner rather than mode 1777: when a container starts again, runc gives the mount the mode of the folder below it (0755), but not its owner. */
+  readonly tmpfs: readonly { readonly target: string; readonly size: number; readonly exec: boolean; readonly mode: number; readonly owner?: { readonly uid: number; readonly gid: number } }[]
   readonly read_only: boolean
   readonly cap_drop: readonly string[]
   readonly cap_add: readonly string[]

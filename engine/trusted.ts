@@ -66,7 +66,7 @@ const ownSecrets = (facts: TrustedFacts, kind: TrustedKind): ContainerSpec['bind
 ]
 const stateVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({ source: volumeName(facts.project, STATE_VOLUME), target: PATHS.state, read_only })
 const secretsVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({ source: volumeName(facts.project, SECRETS_VOLUME), target: PATHS.secretsRoot, read_only })
-const run = { target: '/run/agentctl', size: MIB, exec: false, mode: 0o1777 } as const
+const run = (uid: number): ContainerSpec['tmpfs'][number] => ({ target: '/run/agentctl', size: MIB, exec: false, mode: 0o700, owner: { uid, gid: uid } })
 
 /** Holds the two volumes and the lock; runs nothing but `sleep`. Root owns the files that it guards; it has no capability and no network. */
 const holder = (facts: TrustedFacts): ContainerSpec => ({
@@ -75,7 +75,7 @@ const holder = (facts: TrustedFacts): ContainerSpec => ({
   command: ['sleep', 'infinity'],
   stop_grace_s: 0,
   volumes: [secretsVolume(facts, false), stateVolume(facts, false)],
-  tmpfs: [{ ...run, mode: 0o700 }],
+  tmpfs: [run(0)],
   mem_limit: 64 * MIB,
   cpus: 0.5,
 })
@@ -104,7 +104,7 @@ const gateway = (facts: TrustedFacts): ContainerSpec => ({
   },
   volumes: [stateVolume(facts, true)],
   binds: ownSecrets(facts, 'gateway'),
-  tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run],
+  tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run(PART_UID)],
   mem_limit: 512 * MIB,
 })
 
@@ -127,7 +127,7 @@ const controller = (facts: TrustedFacts): ContainerSpec => ({
   healthcheck: { ...CHECK, test: ['CMD-SHELL', 'test -n "$(find /run/agentctl/alive -mmin -0.5)"'] },
   volumes: [stateVolume(facts, true), secretsVolume(facts, true)],
   binds: [{ source: facts.engineSocket, target: '/var/run/docker.sock', read_only: true }],
-  tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run],
+  tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run(0)],
 })
 
 /** In the order in which they are planned. */

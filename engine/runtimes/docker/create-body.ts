@@ -111,8 +111,8 @@ function mounts(spec: ContainerSpec): readonly Body[] {
   ]
 }
 
-const tmpfsOptions = ({ size, exec, mode }: ContainerSpec['tmpfs'][number]): string =>
-  `rw,nosuid,nodev,${exec ? 'exec' : 'noexec'},size=${size},mode=${mode.toString(8)}`
+const tmpfsOptions = ({ size, exec, mode, owner }: ContainerSpec['tmpfs'][number]): string =>
+  `rw,nosuid,nodev,${exec ? 'exec' : 'noexec'},size=${size},mode=${mode.toString(8)}${owner === undefined ? '' : `,uid=${owner.uid},gid=${owner.gid}`}`
 
 export function networkBody(spec: NetworkSpec, features: EngineFeatures): Body {
   // An internal bridge still has the host's address on it; these two take it away.
