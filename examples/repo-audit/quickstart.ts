@@ -176,7 +176,9 @@ async function main(folder: string): Promise<void> {
   stage(import.meta.dirname, cwd, new Set())
   const own = join(folder, 'project')
   stage(ROOT, own, new Set(['.git', 'node_modules', 'dist', 'coverage', 'audit-report']))
-  say(`An orchestrator, three analysts and a reporter, each in a container without network, as project "${project}".`)
+  say(
+    `An orchestrator, three analysts and a reporter, each in a container that reaches the gateway and nothing else, as project "${project}".`,
+  )
   await agentctl(['-p', project, 'up', '-d'], { cwd, timeoutMs: UP_TIMEOUT_MS })
   const reports = { project: await audit(cwd, own), node_modules: await audit(cwd, join(ROOT, 'node_modules')) }
   mkdirSync(out, { recursive: true })
