@@ -10,7 +10,7 @@ const steps = [
   ['lockfile', process.execPath, ['.ci/complete-lockfile.mjs', '--check']],
   ['lint', bin('oxlint'), ['--type-aware', '--deny-warnings']],
   ['dead code', bin('knip'), ['--no-progress']],
-  ['format', bin('biome'), ['format']],
+  ['format', bin('biome'), ['format', '--reporter=summary']],
 ]
 
 function run([name, command, args]) {

@@ -8,7 +8,7 @@ const https = require('https')
 const os = require('os')
 const path = require('path')
 
-const TIMEOUT_MS = 5000
+const TIMEOUT_MS = 15000 // a busy engine takes seconds to list
 
 function dockerConfigDir(env) {
   return env.DOCKER_CONFIG || path.join(env.HOME || os.homedir(), '.docker')

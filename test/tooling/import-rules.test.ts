@@ -83,8 +83,8 @@ async function lint(files: ReadonlyMap<string, string>, args: readonly string[] 
       execFile(
         process.execPath,
         [join(process.cwd(), 'node_modules/oxlint/bin/oxlint'), '-f', 'json', ...args],
-        { cwd: dir, maxBuffer: 1 << 26 },
-        (error, out) => (out === '' ? reject(error ?? new Error('oxlint said nothing')) : resolve(out)),
+        { cwd: dir, env: TOOLS, maxBuffer: 1 << 26 },
+        (error, out) => (out.startsWith('{') ? resolve(out) : reject(new Error(`oxlint: ${out}`, { cause: error }))),
       ),
     )
     return (JSON.parse(stdout) as { diagnostics: Finding[] }).diagnostics
@@ -93,6 +93,8 @@ async function lint(files: ReadonlyMap<string, string>, args: readonly string[] 
   }
 }
 
+/** oxlint looks for its type-aware half in node_modules, which the temporary folder has not, and on PATH. */
+const TOOLS = { ...process.env, PATH: `${join(process.cwd(), 'node_modules/.bin')}:${process.env['PATH'] ?? ''}` }
 const CODES = /no-restricted-imports|no-console|no-process-exit/
 
 test('the lint rules are what the table says', () => {
