@@ -1,6 +1,6 @@
 /** The real command as a child process, without a terminal, as scripts and CI run it. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -64,6 +64,8 @@ export const agentctl = (args: readonly string[], options: Options = {}): Promis
 export function projectFolder(prefix: string, files: (name: string) => { readonly [path: string]: string }): { readonly name: string; readonly folder: string } {
   const name = `${prefix}-${Math.random().toString(36).slice(2, 8)}`
   const folder = mkdtempSync(join(tmpdir(), `${prefix}-`))
+  // An agent, whose uid is another one, reads its handler there.
+  chmodSync(folder, 0o755)
   for (const [path, content] of Object.entries(files(name))) writeFileSync(join(folder, path), content)
   return { name, folder }
 }

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { agentctl, eventually, leftovers, projectFolder, type Result, start } from './cli-process.ts'
+import { agentctl, eventually, leftovers, projectFolder, type Result, run, start } from './cli-process.ts'
 
 const { name, folder } = projectFolder('cli', project => ({
   'agents.yaml': `name: ${project}
@@ -135,6 +135,13 @@ test('Ctrl-C leaves a run going and says how to follow it', async () => {
   expect(waited.json().status).toBe('completed')
 })
 
+test('a run is followed across the death of the gateway', async () => {
+  const running = start(['task', 'shell', '{"command": "sleep 4; echo survived"}', '--format', 'json'], here)
+  await running.shows(/shell task\.0 {2}running/)
+  await run('docker', ['kill', `${name}-agentctl-gateway-1`])
+  expect(done(await running.result).json()).toMatchObject({ status: 'completed', attempts: 1, result: { stdout: 'survived\n' } })
+})
+
 test('logs: prefix, tail, JSON lines, follow, and a reader that leaves', async () => {
   await eventually(async () => (await cli('logs', 'counter')).stdout.includes('counted for hi'), 'the log of the module')
   const text = done(await cli('logs', 'counter', '--tail', '1')).stdout
@@ -188,7 +195,6 @@ test('scale goes up and down, by name alone', async () => {
   expect(await replicas()).toBe(3)
   done(await named('scale', 'shell=2'))
   expect(await replicas()).toBe(2)
-  expect((await cli('plan')).stdout).toBe('No changes.\n')
 })
 
 test('what was stopped stays stopped until it is started', async () => {
