@@ -46,7 +46,7 @@ beforeAll(async () => {
   // Enough work for some seconds, so that a worker can be killed in the middle of a part.
   const block = readFileSync(join(tree, 'lib/part-1/module-1.ts')).toString('latin1').repeat(120)
   mkdirSync(join(tree, 'big'))
-  for (let index = 0; index < 30; index++) for (let part = 0; part < 6; part++) appendFileSync(join(tree, `big/${index}.ts`), block)
+  for (let index = 0; index < 30; index++) for (let part = 0; part < 10; part++) appendFileSync(join(tree, `big/${index}.ts`), block)
   const { summary } = await audit(tree, { partBytes: PART_BYTES, exclude: ['.git'] })
   expected = { json: renderJson(report('tree', ['.git'], summary)), markdown: renderMarkdown(report('tree', ['.git'], summary)) }
   // A checkout under umask 077 is its owner's alone.
@@ -79,14 +79,24 @@ interface PsView {
   readonly containers: readonly { readonly name: string; readonly agent: string | null; readonly tasks: number | null }[]
 }
 
+const docker = (...args: string[]): void => void execFileSync('docker', args, { timeout: 20_000, stdio: 'ignore' })
+const atWork = async (): Promise<readonly string[]> =>
+  (await json<PsView>('ps')).containers.filter(({ agent, tasks }) => agent === 'analyst' && (tasks ?? 0) > 0).map(({ name }) => name)
+
+/** An analyst that holds a part and, frozen, cannot finish it before it is killed. */
+async function frozenAtWork(): Promise<string | null> {
+  const [name] = await atWork()
+  if (name === undefined) return null
+  docker('pause', name)
+  if ((await atWork()).includes(name)) return name
+  docker('unpause', name)
+  return null
+}
+
 test('an analyst killed in the middle of its part changes no byte of the report', async () => {
   const { run: id } = await json<RunView>('run', 'audit', ...INPUTS, '--input', 'report=killed', '--detach')
-  const busy = await eventually(
-    async () => (await json<PsView>('ps')).containers.find(({ agent, tasks }) => agent === 'analyst' && (tasks ?? 0) > 0)?.name,
-    30_000,
-    'an analyst at work',
-  )
-  execFileSync('docker', ['kill', busy], { timeout: 20_000, stdio: 'ignore' })
+  const busy = await eventually(() => frozenAtWork(), 60_000, 'an analyst in the middle of a part')
+  docker('kill', busy)
   const view = await json<RunView>('runs', 'wait', id)
   expect(view.status).toBe('completed')
   const events = (await agentctl('runs', 'logs', id, '--format', 'json'))
