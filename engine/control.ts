@@ -53,7 +53,12 @@ interface Call {
 }
 
 /** Opens nothing yet: the exec stream is made by the first request and kept for the next ones. */
-export async function openControl(runtime: ContainerRuntime, project: string, signal: AbortSignal, options: ControlOptions = {}): Promise<ControlClient> {
+export async function openControl(
+  runtime: ContainerRuntime,
+  project: string,
+  signal: AbortSignal,
+  options: ControlOptions = {},
+): Promise<ControlClient> {
   const container = trustedName(project, 'gateway')
   const retryMs = options.retry_ms ?? RETRY_MS
   const requestMs = options.request_timeout_ms ?? REQUEST_TIMEOUT_MS
@@ -67,9 +72,12 @@ export async function openControl(runtime: ContainerRuntime, project: string, si
     new Promise((resolve, reject) => {
       const limit = call.timeout_ms === 0 ? signal : AbortSignal.any([signal, AbortSignal.timeout(call.timeout_ms)])
       const headers: Record<string, string | number> = { host: 'control', accept: 'application/json' }
-      if (call.body !== undefined) Object.assign(headers, { 'content-type': call.content_type ?? 'application/json', 'content-length': call.body.byteLength })
+      if (call.body !== undefined)
+        Object.assign(headers, { 'content-type': call.content_type ?? 'application/json', 'content-length': call.body.byteLength })
       const sent = request({ agent, method: call.method, path: call.path, headers, signal: limit }, resolve)
-      sent.on('error', error => reject(limit.aborted && !signal.aborted ? new Error(`no answer within ${call.timeout_ms} ms`, { cause: error }) : error))
+      sent.on('error', (error) =>
+        reject(limit.aborted && !signal.aborted ? new Error(`no answer within ${call.timeout_ms} ms`, { cause: error }) : error),
+      )
       sent.end(call.body)
     })
 
@@ -85,16 +93,19 @@ export async function openControl(runtime: ContainerRuntime, project: string, si
         if (signal.aborted) throw interrupted(error)
         if (isFinal(error)) throw error
         if (Date.now() + pause > until) throw isAnswer(error) ? error : unreachable(error)
-        await sleep(pause, undefined, { signal }).catch(cause => Promise.reject(interrupted(cause)))
+        await sleep(pause, undefined, { signal }).catch((cause) => Promise.reject(interrupted(cause)))
       }
     }
   }
 
   const json = <T>(method: 'GET' | 'POST', path: string, body?: unknown, wait_ms = 0): Promise<T> =>
-    send({ method, path, timeout_ms: requestMs + wait_ms, ...(body === undefined ? {} : { body: Buffer.from(JSON.stringify(body)) }) }, async response => {
-      const answer = await text(response)
-      return (answer === '' ? null : JSON.parse(answer)) as T
-    })
+    send(
+      { method, path, timeout_ms: requestMs + wait_ms, ...(body === undefined ? {} : { body: Buffer.from(JSON.stringify(body)) }) },
+      async (response) => {
+        const answer = await text(response)
+        return (answer === '' ? null : JSON.parse(answer)) as T
+      },
+    )
 
   const path = (...parts: readonly string[]): string => `/v1/${parts.map(encodeURIComponent).join('/')}`
   const waiting = (wait_ms: number | undefined): string => (wait_ms === undefined ? '' : `?wait_ms=${wait_ms}`)
@@ -103,7 +114,10 @@ export async function openControl(runtime: ContainerRuntime, project: string, si
     // The gateway tells the kept events again to who comes back; they rise in time, so what was passed on is known by time and text.
     let [last, seen] = ['', new Set<string>()]
     for (;;) {
-      const response = await send({ method: 'GET', path: `${path('runs', run, 'events')}?follow=${follow ? 1 : 0}`, timeout_ms: follow ? 0 : requestMs }, async it => it)
+      const response = await send(
+        { method: 'GET', path: `${path('runs', run, 'events')}?follow=${follow ? 1 : 0}`, timeout_ms: follow ? 0 : requestMs },
+        async (it) => it,
+      )
       try {
         const known = { last, seen: new Set(seen) }
         for await (const line of createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY })) {
@@ -121,26 +135,27 @@ export async function openControl(runtime: ContainerRuntime, project: string, si
         response.destroy()
       }
       if (signal.aborted) throw interrupted(signal.reason)
-      await sleep(RETRY_PAUSE_MS, undefined, { signal }).catch(cause => Promise.reject(interrupted(cause)))
+      await sleep(RETRY_PAUSE_MS, undefined, { signal }).catch((cause) => Promise.reject(interrupted(cause)))
     }
   }
 
   return {
     health: () => json('GET', path('health')),
-    submit: submit => json('POST', path('runs'), submit),
+    submit: (submit) => json('POST', path('runs'), submit),
     runs: async () => (await json<{ runs: readonly RunSummary[] }>('GET', path('runs'))).runs,
     run: (run, wait_ms) => json('GET', path('runs', run) + waiting(wait_ms), undefined, wait_ms),
-    cancel: async run => void (await json('POST', path('runs', run, 'cancel'), {})),
+    cancel: async (run) => void (await json('POST', path('runs', run, 'cancel'), {})),
     events,
     task: (id, wait_ms) => json('GET', path('tasks', id) + waiting(wait_ms), undefined, wait_ms),
     replicas: async ({ wait_ms, connected } = {}) => {
       const query = new URLSearchParams()
       if (wait_ms !== undefined) query.set('wait_ms', String(wait_ms))
-      if (connected !== undefined) query.set('connected', connected.map(it => `${it.agent}:${it.replica}`).join(','))
+      if (connected !== undefined) query.set('connected', connected.map((it) => `${it.agent}:${it.replica}`).join(','))
       const suffix = query.size === 0 ? '' : `?${query}`
       return (await json<{ replicas: readonly ReplicaView[] }>('GET', path('replicas') + suffix, undefined, wait_ms)).replicas
     },
-    traces: (body, content_type) => send({ method: 'POST', path: path('traces'), body, content_type, timeout_ms: requestMs }, async it => void (await text(it))),
+    traces: (body, content_type) =>
+      send({ method: 'POST', path: path('traces'), body, content_type, timeout_ms: requestMs }, async (it) => void (await text(it))),
     close: () => agent.destroy(),
   }
 }
@@ -150,8 +165,8 @@ function controlAgent(runtime: ContainerRuntime, container: string, signal: Abor
   const agent = new Agent({ keepAlive: true, maxFreeSockets: 2 })
   const connect = (_options: unknown, done: (error: Error | null, socket?: Duplex) => void): undefined => {
     runtime.execStream(container, ['socat', '-', `UNIX-CONNECT:${PATHS.controlSocket}`], {}, signal).then(
-      stream => done(null, execSocket(stream)),
-      error => done(error instanceof Error ? error : new Error(String(error))),
+      (stream) => done(null, execSocket(stream)),
+      (error) => done(error instanceof Error ? error : new Error(String(error))),
     )
   }
   // Node calls it with a callback and takes any Duplex; the types know net.Socket alone.
@@ -192,7 +207,8 @@ function parseError(body: string): { code: string; message: string; hint?: strin
 const PASSING: ReadonlySet<Code> = new Set<Code>(['AG5001', 'AG5002', 'AG4005', 'AG4012'])
 const isFinal = (error: unknown): boolean => (error instanceof AgentctlError && !PASSING.has(error.code)) || error instanceof SyntaxError
 const isAnswer = (error: unknown): boolean => error instanceof AgentctlError && (error.code === 'AG5001' || error.code === 'AG5002')
-const interrupted = (cause: unknown): AgentctlError => new AgentctlError('AG7002', 'interrupted', { hint: CODES.AG7002.fix, exit: EXIT.interrupted, cause })
+const interrupted = (cause: unknown): AgentctlError =>
+  new AgentctlError('AG7002', 'interrupted', { hint: CODES.AG7002.fix, exit: EXIT.interrupted, cause })
 const reason = (error: unknown): string => {
   const message = error instanceof Error ? error.message : String(error)
   return message === 'socket hang up' ? 'it closed the connection' : message

@@ -52,20 +52,25 @@ function changeView(project: string, changes: number, outcome: Outcome): ChangeV
 
 /** 3: something of the user's runs all the same. */
 async function failedOrPartial(session: Session, project: string, outcome: Outcome): Promise<number> {
-  if (outcome.failures.some(it => it.op === 'wait' && it.code !== 'AG4009')) return EXIT.partial
+  if (outcome.failures.some((it) => it.op === 'wait' && it.code !== 'AG4009')) return EXIT.partial
   const containers = await (await session.runtime()).containers(project, session.signal)
-  const runs = containers.some(it => it.status === 'running' && ['agent', 'service'].includes(it.labels[LABEL.kind] ?? ''))
+  const runs = containers.some((it) => it.status === 'running' && ['agent', 'service'].includes(it.labels[LABEL.kind] ?? ''))
   return runs ? EXIT.partial : EXIT.failed
 }
 
 function renderFailures({ failures, skipped, error }: ChangeView, paint: Paint): string {
   const shown = failures.length > 0 ? failures : error === undefined ? [] : [error]
-  const blocks = shown.map(({ code, message, hint }) => renderFailure({ error: { code: code as Code, message, hint: hint === '' ? (CODES[code as Code]?.fix ?? '') : hint } }, paint))
+  const blocks = shown.map(({ code, message, hint }) =>
+    renderFailure({ error: { code: code as Code, message, hint: hint === '' ? (CODES[code as Code]?.fix ?? '') : hint } }, paint),
+  )
   const count = skipped.length === 0 ? '' : `  skipped: ${skipped.length} ${skipped.length === 1 ? 'step' : 'steps'} waiting on that\n`
   return [...new Set(blocks), count].join('')
 }
 
 function closing({ project, ok, changes, failures }: ChangeView, ms: number): string {
-  if (ok) return changes === 0 ? `${project}: no changes` : `${project}: ${changes} ${changes === 1 ? 'step' : 'steps'} done in ${seconds(ms)}`
-  return failures.length === 0 ? `${project}: interrupted after ${seconds(ms)}` : `${project}: ${failures.length} of ${changes} steps failed`
+  if (ok)
+    return changes === 0 ? `${project}: no changes` : `${project}: ${changes} ${changes === 1 ? 'step' : 'steps'} done in ${seconds(ms)}`
+  return failures.length === 0
+    ? `${project}: interrupted after ${seconds(ms)}`
+    : `${project}: ${failures.length} of ${changes} steps failed`
 }

@@ -16,7 +16,7 @@ export function packTree(source: string, name: string, owner: Owner, signal: Abo
   const tar = pack()
   addTree(tar, source, name, owner, signal).then(
     () => tar.finalize(),
-    error => tar.destroy(error instanceof Error ? error : new Error(String(error))),
+    (error) => tar.destroy(error instanceof Error ? error : new Error(String(error))),
   )
   return tar
 }
@@ -29,12 +29,13 @@ async function addTree(tar: Pack, path: string, name: string, owner: Owner, sign
     await entry(tar, { ...header, name: `${name}/`, type: 'directory' })
     for (const child of (await readdir(path)).sort()) await addTree(tar, join(path, child), `${name}/${child}`, owner, signal)
   } else if (info.isSymbolicLink()) await entry(tar, { ...header, type: 'symlink', linkname: await readlink(path) })
-  else if (info.isFile()) await pipeline(createReadStream(path, { end: Math.max(0, info.size - 1) }), tar.entry({ ...header, size: info.size }))
+  else if (info.isFile())
+    await pipeline(createReadStream(path, { end: Math.max(0, info.size - 1) }), tar.entry({ ...header, size: info.size }))
 }
 
 const entry = (tar: Pack, header: Parameters<Pack['entry']>[0]): Promise<void> =>
   new Promise((resolved, reject) => {
-    tar.entry(header, error => (error === null || error === undefined ? resolved() : reject(error)))
+    tar.entry(header, (error) => (error === null || error === undefined ? resolved() : reject(error)))
   })
 
 /**
@@ -70,10 +71,14 @@ export async function unpackTree(tar: NodeJS.ReadableStream | Pack, folder: stri
 
 /** `TOP/a/b` → `root/a/b`; a name that leads out of it is refused. */
 function placeOf(root: string, name: string): string {
-  const [, ...rest] = normalize(name).split(sep).filter(it => it !== '' && it !== '.')
+  const [, ...rest] = normalize(name)
+    .split(sep)
+    .filter((it) => it !== '' && it !== '.')
   const path = join(root, ...rest)
   if (normalize(name).startsWith('..') || rest.includes('..') || (path !== root && !path.startsWith(root + sep))) {
-    throw new AgentctlError('AG4005', `the archive from the container has an entry outside of itself: ${JSON.stringify(name)}`, { hint: 'Nothing is written there. Look into the container before you trust its files.' })
+    throw new AgentctlError('AG4005', `the archive from the container has an entry outside of itself: ${JSON.stringify(name)}`, {
+      hint: 'Nothing is written there. Look into the container before you trust its files.',
+    })
   }
   return path
 }
@@ -82,7 +87,10 @@ function placeOf(root: string, name: string): string {
 async function refuseLinks(folder: string, path: string): Promise<void> {
   for (let at = dirname(path); at.length > folder.length; at = dirname(at)) {
     const info = await lstat(at).catch(() => null)
-    if (info?.isSymbolicLink() === true) throw new AgentctlError('AG4005', `${at} is a link; files of the container are not written through it`, { hint: 'Copy into another folder.' })
+    if (info?.isSymbolicLink() === true)
+      throw new AgentctlError('AG4005', `${at} is a link; files of the container are not written through it`, {
+        hint: 'Copy into another folder.',
+      })
   }
 }
 

@@ -15,7 +15,10 @@ export function parseScale(pairs: readonly string[]): { readonly [name: string]:
 }
 
 /** The value as JSON where it is JSON, else as a string; the gateway checks it against the pipeline's input type. */
-export function parseInputs(pairs: readonly string[], types: { readonly [name: string]: { readonly type: string } } = {}): { readonly [name: string]: Json } {
+export function parseInputs(
+  pairs: readonly string[],
+  types: { readonly [name: string]: { readonly type: string } } = {},
+): { readonly [name: string]: Json } {
   const inputs: Record<string, Json> = {}
   for (const pair of pairs) {
     const at = pair.indexOf('=')
@@ -63,5 +66,7 @@ export function parseSeconds(flag: string, text: string): number {
 /** A project's name as Compose takes it. */
 export function checkProjectName(name: string, source: string): string {
   if (/^[a-z0-9][a-z0-9_-]{0,62}$/.test(name)) return name
-  throw usage(`${source} "${name}" is not a project name: expected lower-case letters, digits, "-" and "_", beginning with a letter or digit`)
+  throw usage(
+    `${source} "${name}" is not a project name: expected lower-case letters, digits, "-" and "_", beginning with a letter or digit`,
+  )
 }

@@ -12,7 +12,10 @@ export function readEnvFile(path: string, { optional }: { readonly optional: boo
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     if (optional && code === 'ENOENT') return null
-    throw usage(`cannot read the file of variables ${path} (${code})`, 'Check the path and its permissions, or name another with --env-file.')
+    throw usage(
+      `cannot read the file of variables ${path} (${code})`,
+      'Check the path and its permissions, or name another with --env-file.',
+    )
   }
   return parseEnvFile(text, path)
 }

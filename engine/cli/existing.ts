@@ -7,6 +7,9 @@ export async function requireProject(ctx: VerbContext, project: string): Promise
   await resolveContainers(ctx, project, null)
   await restoreController(ctx, project)
   const record = await readRecord(ctx, project)
-  if (record === null) throw new AgentctlError('AG4012', `project "${project}" has no record; its \`up\` was interrupted early`, { hint: 'Bring it up again with `agentctl up`.' })
+  if (record === null)
+    throw new AgentctlError('AG4012', `project "${project}" has no record; its \`up\` was interrupted early`, {
+      hint: 'Bring it up again with `agentctl up`.',
+    })
   return record
 }

@@ -7,9 +7,11 @@ export interface FailureView {
   readonly error: { readonly code: Code; readonly message: string; readonly hint: string }
 }
 
-export const usage = (message: string, hint: string = CODES.AG7001.fix): AgentctlError => new AgentctlError('AG7001', message, { hint, exit: EXIT.usage })
+export const usage = (message: string, hint: string = CODES.AG7001.fix): AgentctlError =>
+  new AgentctlError('AG7001', message, { hint, exit: EXIT.usage })
 
-export const interruption = (cause?: unknown): AgentctlError => new AgentctlError('AG7002', 'interrupted', { hint: CODES.AG7002.fix, exit: EXIT.interrupted, cause })
+export const interruption = (cause?: unknown): AgentctlError =>
+  new AgentctlError('AG7002', 'interrupted', { hint: CODES.AG7002.fix, exit: EXIT.interrupted, cause })
 
 /** A bug is anything that is neither ours nor commander's. */
 export function asFailure(error: unknown): AgentctlError | DiagnosticsError {
@@ -20,11 +22,13 @@ export function asFailure(error: unknown): AgentctlError | DiagnosticsError {
 
 export const exitCode = (error: AgentctlError | DiagnosticsError): number => (error instanceof DiagnosticsError ? EXIT.usage : error.exit)
 
-export const failureView = (error: AgentctlError): FailureView => ({ error: { code: error.code, message: error.message, hint: error.hint } })
+export const failureView = (error: AgentctlError): FailureView => ({
+  error: { code: error.code, message: error.message, hint: error.hint },
+})
 
 export function renderFailure({ error }: FailureView, paint: Paint): string {
   const [first = '', ...rest] = clean(error.message).split('\n')
-  const more = rest.map(line => `    ${line}\n`).join('')
+  const more = rest.map((line) => `    ${line}\n`).join('')
   return `${paint('red', '✘')} ${paint('bold', `error ${error.code}`)}: ${first}\n${more}  help: ${clean(error.hint)}\n`
 }
 

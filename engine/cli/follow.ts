@@ -28,10 +28,15 @@ export interface Place {
 }
 
 /** The submitted run: as it stands (detached) or as it ended. */
-export async function perform(session: Session, { project, control, record }: Place, work: Work, { detach }: { readonly detach: boolean }): Promise<RunView> {
+export async function perform(
+  session: Session,
+  { project, control, record }: Place,
+  work: Work,
+  { detach }: { readonly detach: boolean },
+): Promise<RunView> {
   const id = newRunId()
   const name = 'pipeline' in work ? `run ${work.pipeline}` : `task ${work.agent}`
-  return await traced(name, project, control, record, async traceparent => {
+  return await traced(name, project, control, record, async (traceparent) => {
     session.afterInterrupt = `It may have been submitted: agentctl -p ${project} runs show ${id}`
     const { run } = await control.submit({ id, ...work, ...(traceparent === null ? {} : { traceparent }) })
     session.afterInterrupt = `${run} goes on. Follow it with: agentctl -p ${project} runs wait ${run}`
@@ -71,7 +76,7 @@ async function tellEvents(session: Session, control: ControlClient, run: string)
   const paint = painter(hasColor(io, io.stderr))
   const mark = { completed: paint('green', '✔'), failed: paint('red', '✘'), dead: paint('red', '✘') } as Readonly<Record<string, string>>
   const line = ({ task, agent, event, message, percent }: RunEvent): string => {
-    const detail = [percent === undefined ? '' : `${Math.round(percent)}%`, message ?? ''].filter(it => it !== '').join(' ')
+    const detail = [percent === undefined ? '' : `${Math.round(percent)}%`, message ?? ''].filter((it) => it !== '').join(' ')
     return clean(`${agent} ${shortTask(task)}  ${event === 'leased' ? 'running' : event}${detail === '' ? '' : `  ${detail}`}`)
   }
   try {
@@ -87,10 +92,26 @@ async function tellEvents(session: Session, control: ControlClient, run: string)
 export const exitOf = ({ status }: Pick<RunView, 'status'>): number => (status === 'completed' ? EXIT.done : EXIT.failed)
 
 /** The root of the run's trace; its spans leave through the gateway. Nothing here can fail or delay the work. */
-async function traced<T>(name: string, project: string, control: ControlClient, record: ProjectRecord, act: (traceparent: string | null) => Promise<T>): Promise<T> {
+async function traced<T>(
+  name: string,
+  project: string,
+  control: ControlClient,
+  record: ProjectRecord,
+  act: (traceparent: string | null) => Promise<T>,
+): Promise<T> {
   if (record.project.telemetry === null) return await act(null)
-  const [{ startTelemetry }, { withSpan }, { ATTR, SPAN }] = await Promise.all([import('../telemetry/setup.ts'), import('../telemetry/spans.ts'), import('../telemetry/names.ts')])
-  const telemetry = await startTelemetry({ service: 'agentctl', project, version: record.written_by, url: null, send: body => control.traces(body, 'application/json') })
+  const [{ startTelemetry }, { withSpan }, { ATTR, SPAN }] = await Promise.all([
+    import('../telemetry/setup.ts'),
+    import('../telemetry/spans.ts'),
+    import('../telemetry/names.ts'),
+  ])
+  const telemetry = await startTelemetry({
+    service: 'agentctl',
+    project,
+    version: record.written_by,
+    url: null,
+    send: (body) => control.traces(body, 'application/json'),
+  })
   try {
     return await withSpan(SPAN.command(name), { attributes: { [ATTR.project]: project } }, act)
   } finally {

@@ -21,7 +21,10 @@ const PROGRESS: readonly string[] = ['auto', 'tty', 'plain', 'json', 'quiet'] sa
 /** `shortFile`: false where the verb has a -f of its own (logs --follow). */
 export function addGlobals(command: Command, { hidden, shortFile }: { hidden: boolean; shortFile: boolean }): Command {
   const options = [
-    new Option(`${shortFile ? '-f, ' : ''}--file <path>`, 'project file (default: agents.yaml, agents.yml or agentfile.yaml, here or in a parent folder)').argParser(collect),
+    new Option(
+      `${shortFile ? '-f, ' : ''}--file <path>`,
+      'project file (default: agents.yaml, agents.yml or agentfile.yaml, here or in a parent folder)',
+    ).argParser(collect),
     new Option('-p, --project-name <name>', 'project name; without a file, it addresses a project that is up'),
     new Option('--project-directory <path>', 'folder that relative paths start from (default: the folder of the file)'),
     new Option('--profile <name>', 'not built yet').hideHelp(),
@@ -40,13 +43,13 @@ type Given = { readonly [name: string]: unknown }
 export function readGlobals(before: Given, after: Given): Globals {
   const given = { ...before, ...after }
   if (given['profile'] !== undefined) throw usage('--profile is not built yet', 'Remove the flag; a later version supports profiles.')
-  const files = [before['file'], after['file']].flat().filter(it => typeof it === 'string')
+  const files = [before['file'], after['file']].flat().filter((it) => typeof it === 'string')
   if (files.length > 1) throw usage(`-f was given ${files.length} times; several files are not merged yet`, 'Give one file.')
   return {
     files,
     project_name: text(given['projectName']),
     project_directory: text(given['projectDirectory']),
-    env_files: [before['envFile'], after['envFile']].flat().filter(it => typeof it === 'string'),
+    env_files: [before['envFile'], after['envFile']].flat().filter((it) => typeof it === 'string'),
     format: oneOf('--format', given['format'] ?? 'text', FORMATS) as Format,
     quiet: given['quiet'] === true,
     progress: oneOf('--progress', given['progress'] ?? 'auto', PROGRESS) as Progress,

@@ -61,7 +61,11 @@ export const HELP: { readonly [verb: string]: HelpText } = {
   exec: {
     summary: 'Run a command in a running container',
     detail: 'It has the sandbox of the agent: no more rights and no more network than the agent itself. Its exit code is passed on.',
-    examples: ['agentctl exec coder sh', 'agentctl exec -T coder cat /workspace/report.md', 'agentctl exec --index 2 coder ls -la /workspace'],
+    examples: [
+      'agentctl exec coder sh',
+      'agentctl exec -T coder cat /workspace/report.md',
+      'agentctl exec --index 2 coder ls -la /workspace',
+    ],
   },
   cp: {
     summary: 'Copy files between the host and a container',
@@ -71,18 +75,33 @@ export const HELP: { readonly [verb: string]: HelpText } = {
   task: {
     summary: 'Give one task to an agent and print its result',
     detail: 'Interrupting the command does not stop the task: follow it with `agentctl runs wait`.',
-    examples: [`agentctl task coder '{"command": ["ls", "-la"]}'`, `agentctl task coder '{"command": "make"}' --detach`, 'agentctl task coder - < input.json'],
+    examples: [
+      `agentctl task coder '{"command": ["ls", "-la"]}'`,
+      `agentctl task coder '{"command": "make"}' --detach`,
+      'agentctl task coder - < input.json',
+    ],
   },
   run: {
     summary: 'Run a pipeline and print its result',
-    detail: 'Interrupting the command does not stop the run: follow it with `agentctl runs wait`. An input is read as JSON where its type is not string.',
+    detail:
+      'Interrupting the command does not stop the run: follow it with `agentctl runs wait`. An input is read as JSON where its type is not string.',
     examples: ['agentctl run audit', 'agentctl run audit --input path=src --input depth=3', 'agentctl run audit --detach'],
   },
   runs: {
     summary: 'List runs, show, follow or cancel one: ls, show, wait, cancel, logs',
-    examples: ['agentctl runs ls', 'agentctl runs show run_01J…', 'agentctl runs wait run_01J…', 'agentctl runs logs --follow run_01J…', 'agentctl runs cancel run_01J…'],
+    examples: [
+      'agentctl runs ls',
+      'agentctl runs show run_01J…',
+      'agentctl runs wait run_01J…',
+      'agentctl runs logs --follow run_01J…',
+      'agentctl runs cancel run_01J…',
+    ],
   },
-  doctor: { summary: 'Check this machine: engine, limits, disk, images, Node', detail: 'Each finding that matters comes with a remedy. Exit 1 when something must be mended.', examples: ['agentctl doctor'] },
+  doctor: {
+    summary: 'Check this machine: engine, limits, disk, images, Node',
+    detail: 'Each finding that matters comes with a remedy. Exit 1 when something must be mended.',
+    examples: ['agentctl doctor'],
+  },
   errors: { summary: 'Explain an error code', examples: ['agentctl errors AG4001', 'agentctl errors'] },
   version: { summary: 'Print the version', examples: ['agentctl version', 'agentctl version --format json'] },
 }

@@ -21,7 +21,7 @@ export function listenToInterrupts(io: Io): Interrupts {
   })
   return {
     signal: controller.signal,
-    redirect: next => {
+    redirect: (next) => {
       action = next
     },
     dispose,

@@ -20,7 +20,7 @@ export function processIo(): Io {
     stderr: process.stderr,
     environment: process.env,
     cwd: process.cwd(),
-    onSignal: listener => {
+    onSignal: (listener) => {
       process.on('SIGINT', listener)
       process.on('SIGTERM', listener)
       return () => {
@@ -28,7 +28,7 @@ export function processIo(): Io {
         process.off('SIGTERM', listener)
       }
     },
-    exit: code => process.exit(code),
+    exit: (code) => process.exit(code),
   }
 }
 
@@ -47,7 +47,7 @@ export const painter = (color: boolean): Paint => (color ? (name, text) => `\u00
 /** Waits for the reader, so that a slow pipe bounds what a stream of logs holds in memory. */
 export async function write(stream: Writable, text: string | Uint8Array): Promise<void> {
   if (stream.write(text)) return
-  await new Promise<void>(resolve => {
+  await new Promise<void>((resolve) => {
     const done = (): void => {
       stream.off('drain', done)
       stream.off('close', done)
@@ -60,7 +60,7 @@ export async function write(stream: Writable, text: string | Uint8Array): Promis
 
 /** Everything written so far has left the process. */
 export const flush = (stream: Writable): Promise<void> =>
-  new Promise(resolve => {
+  new Promise((resolve) => {
     if (stream.destroyed || stream.writableLength === 0) resolve()
     else stream.write('', () => resolve())
   })

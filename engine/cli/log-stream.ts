@@ -28,7 +28,13 @@ const MAX_LINE = 65_536
 type Sink = (line: LogLine) => Promise<void>
 type Source = Pick<ObservedContainer, 'name' | 'labels'>
 
-export async function streamLogs(runtime: ContainerRuntime, project: string, options: LogOptions, sink: Sink, signal: AbortSignal): Promise<void> {
+export async function streamLogs(
+  runtime: ContainerRuntime,
+  project: string,
+  options: LogOptions,
+  sink: Sink,
+  signal: AbortSignal,
+): Promise<void> {
   const begin = Date.now()
   const containers = (await runtime.containers(project, signal)).filter(options.wants)
   if (!options.follow) {
@@ -39,7 +45,15 @@ export async function streamLogs(runtime: ContainerRuntime, project: string, opt
   await followAll(runtime, project, containers, begin, options, sink, signal)
 }
 
-async function followAll(runtime: ContainerRuntime, project: string, first: readonly ObservedContainer[], begin: number, options: LogOptions, sink: Sink, signal: AbortSignal): Promise<void> {
+async function followAll(
+  runtime: ContainerRuntime,
+  project: string,
+  first: readonly ObservedContainer[],
+  begin: number,
+  options: LogOptions,
+  sink: Sink,
+  signal: AbortSignal,
+): Promise<void> {
   const over = new AbortController()
   const both = AbortSignal.any([signal, over.signal])
   const attached = new Map<string, Promise<void>>()
@@ -48,8 +62,14 @@ async function followAll(runtime: ContainerRuntime, project: string, first: read
 
   const attach = (container: Source, since: string | null): void => {
     if (attached.has(container.name)) return
-    const stream = streamOne(runtime, container, { ...options, tail: since === null ? options.tail : null, since: since ?? options.since }, sink, both)
-      .catch(error => (isGone(error) || both.aborted ? undefined : failed.reject(error)))
+    const stream = streamOne(
+      runtime,
+      container,
+      { ...options, tail: since === null ? options.tail : null, since: since ?? options.since },
+      sink,
+      both,
+    )
+      .catch((error) => (isGone(error) || both.aborted ? undefined : failed.reject(error)))
       .finally(() => {
         attached.delete(container.name)
         void endWhenAlone()
@@ -60,7 +80,7 @@ async function followAll(runtime: ContainerRuntime, project: string, first: read
   const endWhenAlone = async (): Promise<void> => {
     if (attached.size > 0 || both.aborted) return
     const left = await runtime.containers(project, both).catch(() => [])
-    const isAlive = left.some(it => it.status === 'running' && (options.wants(it) || it.labels[LABEL.kind] === 'controller'))
+    const isAlive = left.some((it) => it.status === 'running' && (options.wants(it) || it.labels[LABEL.kind] === 'controller'))
     if (!isAlive && attached.size === 0) over.abort()
   }
   const watch = async (): Promise<void> => {
@@ -84,7 +104,13 @@ async function followAll(runtime: ContainerRuntime, project: string, first: read
 /** Its container was removed meanwhile. */
 const isGone = (error: unknown): boolean => error instanceof AgentctlError && (error.code === 'AG4012' || error.code === 'AG4005')
 
-async function streamOne(runtime: ContainerRuntime, container: Source, { follow, tail, since }: LogOptions, sink: Sink, signal: AbortSignal): Promise<void> {
+async function streamOne(
+  runtime: ContainerRuntime,
+  container: Source,
+  { follow, tail, since }: LogOptions,
+  sink: Sink,
+  signal: AbortSignal,
+): Promise<void> {
   const rest = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
   const base = {
     container: container.name,
@@ -92,8 +118,13 @@ async function streamOne(runtime: ContainerRuntime, container: Source, { follow,
     service: container.labels[LABEL.service] ?? null,
     replica: Number(container.labels[LABEL.replica] ?? 1),
   }
-  const tell = (stream: 'stdout' | 'stderr', bytes: Buffer): Promise<void> => sink({ ...base, stream, ...splitTime(bytes.toString('utf8')) })
-  for await (const { stream, data } of runtime.logs(container.name, { follow, tail, timestamps: true, ...(since === null ? {} : { since }) }, signal)) {
+  const tell = (stream: 'stdout' | 'stderr', bytes: Buffer): Promise<void> =>
+    sink({ ...base, stream, ...splitTime(bytes.toString('utf8')) })
+  for await (const { stream, data } of runtime.logs(
+    container.name,
+    { follow, tail, timestamps: true, ...(since === null ? {} : { since }) },
+    signal,
+  )) {
     let buffer = rest[stream].length === 0 ? data : Buffer.concat([rest[stream], data])
     for (let end = buffer.indexOf(10); end >= 0; end = buffer.indexOf(10)) {
       await tell(stream, buffer.subarray(0, end))
@@ -110,5 +141,7 @@ async function streamOne(runtime: ContainerRuntime, container: Source, { follow,
 
 function splitTime(text: string): { time: string | null; line: string } {
   const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*Z?(?:[+-]\d\d:\d\d)?) ?/.exec(text)
-  return match === null ? { time: null, line: text.replace(/\r$/, '') } : { time: match[1] ?? null, line: text.slice(match[0].length).replace(/\r$/, '') }
+  return match === null
+    ? { time: null, line: text.replace(/\r$/, '') }
+    : { time: match[1] ?? null, line: text.slice(match[0].length).replace(/\r$/, '') }
 }

@@ -55,7 +55,7 @@ async function report(failure: AgentctlError | DiagnosticsError, io: Io, json: b
   if (failure instanceof AgentctlError) return await out.problem(failureView(failure), renderFailure)
   const { problemsView, renderProblems } = await import('./views/problems.ts')
   const options = { color: hasColor(io, io.stderr), tty: io.stderr.isTTY === true, cwd: io.cwd }
-  await out.problem(problemsView(failure.diagnostics, io.cwd), view => renderProblems(view, session?.sources() ?? new Map(), options))
+  await out.problem(problemsView(failure.diagnostics, io.cwd), (view) => renderProblems(view, session?.sources() ?? new Map(), options))
 }
 
 async function tellWhatGoesOn(session: Session, io: Io): Promise<void> {
@@ -66,11 +66,17 @@ async function tellWhatGoesOn(session: Session, io: Io): Promise<void> {
 async function parse(args: readonly string[], io: Io): Promise<Chosen | number> {
   let chosen: Chosen | null = null
   let help = ''
-  const program = makeProgram(it => {
+  const program = makeProgram((it) => {
     chosen = it
   })
   for (const command of [program, ...program.commands]) {
-    command.exitOverride().configureOutput({ writeOut: text => void (help += text), writeErr: () => undefined, getOutHelpWidth: () => io.stdout.columns ?? 100 })
+    command
+      .exitOverride()
+      .configureOutput({
+        writeOut: (text) => void (help += text),
+        writeErr: () => undefined,
+        getOutHelpWidth: () => io.stdout.columns ?? 100,
+      })
   }
   if (args.length === 0) {
     await write(io.stderr, program.helpInformation())
@@ -90,7 +96,8 @@ async function parse(args: readonly string[], io: Io): Promise<Chosen | number> 
   return chosen ?? EXIT.usage
 }
 
-const versionVerb = async (args: readonly string[], io: Io): Promise<Chosen | number> => await parse(['version', ...(wantsJson(args) ? ['--format', 'json'] : [])], io)
+const versionVerb = async (args: readonly string[], io: Io): Promise<Chosen | number> =>
+  await parse(['version', ...(wantsJson(args) ? ['--format', 'json'] : [])], io)
 
 /** "error: unknown command 'upp'\n(Did you mean up?)" → our message, and the suggestion as the hint. */
 function commanderFailure(error: CommanderError): AgentctlError {

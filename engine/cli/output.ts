@@ -29,6 +29,9 @@ export function makeOutput(io: Io, { format }: Pick<Globals, 'format'>): Output 
       streamed = true
       return write(io.stdout, json ? `${JSON.stringify(view)}\n` : ended(render(view, paint)))
     },
-    problem: (view, render) => (json ? write(io.stdout, `${JSON.stringify(view, null, streamed ? undefined : 2)}\n`) : write(io.stderr, ended(render(view, paintError)))),
+    problem: (view, render) =>
+      json
+        ? write(io.stdout, `${JSON.stringify(view, null, streamed ? undefined : 2)}\n`)
+        : write(io.stderr, ended(render(view, paintError))),
   }
 }

@@ -17,7 +17,7 @@ export function progressPrinter(io: Io, globals: Globals): ProgressPrinter {
     const line = form === 'json' ? JSON.stringify(event) : progressLine(event, paint)
     if (line !== null) io.stderr.write(`${line}\n`)
   }
-  return { emit, note: message => emit({ kind: 'note', message }) }
+  return { emit, note: (message) => emit({ kind: 'note', message }) }
 }
 
 /** What a step did, and what it did not manage to do. */

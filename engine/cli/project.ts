@@ -33,7 +33,7 @@ export function findFile(io: Io, globals: Globals): string {
   const start = resolve(io.cwd, globals.project_directory ?? '.')
   if (!isFolder(start)) throw usage(`--project-directory ${start} is not a folder`, 'Name a folder that exists.')
   for (let folder = start; ; folder = dirname(folder)) {
-    const found = FILE_NAMES.map(name => join(folder, name)).find(existsSync)
+    const found = FILE_NAMES.map((name) => join(folder, name)).find(existsSync)
     if (found !== undefined) return found
     if (folder === dirname(folder)) break
   }
@@ -46,15 +46,28 @@ export function findFile(io: Io, globals: Globals): string {
 export function loadProject(io: Io, globals: Globals): LoadedProject {
   const file = findFile(io, globals)
   const folder = globals.project_directory === null ? dirname(file) : resolve(io.cwd, globals.project_directory)
-  if (!isFolder(folder)) throw usage(`${globals.project_directory === null ? '-f' : '--project-directory'}: ${folder} is not a folder`, 'Name a folder that exists.')
+  if (!isFolder(folder))
+    throw usage(
+      `${globals.project_directory === null ? '-f' : '--project-directory'}: ${folder} is not a folder`,
+      'Name a folder that exists.',
+    )
   const environment = readEnvironment(io, globals, folder)
   const name = givenName(globals, environment)
-  const loaded = load({ files: [file], folder, environment, readFile: path => readFileSync(path, 'utf8'), ...(name === null ? {} : { projectName: name }) })
+  const loaded = load({
+    files: [file],
+    folder,
+    environment,
+    readFile: (path) => readFileSync(path, 'utf8'),
+    ...(name === null ? {} : { projectName: name }),
+  })
   return { ...loaded, file, environment }
 }
 
 function readEnvironment(io: Io, { env_files }: Globals, folder: string): Environment {
-  const files = env_files.length > 0 ? env_files.map(it => readEnvFile(resolve(io.cwd, it), { optional: false })) : [readEnvFile(join(folder, '.env'), { optional: true })]
+  const files =
+    env_files.length > 0
+      ? env_files.map((it) => readEnvFile(resolve(io.cwd, it), { optional: false }))
+      : [readEnvFile(join(folder, '.env'), { optional: true })]
   return Object.assign({}, ...files, io.environment) as Environment
 }
 

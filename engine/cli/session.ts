@@ -47,7 +47,9 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
   let found: LoadedProject | null = null
 
   const runtime = (): Promise<ContainerRuntime> => {
-    connecting ??= import('../runtimes/docker/connect.ts').then(({ connectDocker }) => connectDocker({ environment: io.environment, signal }))
+    connecting ??= import('../runtimes/docker/connect.ts').then(({ connectDocker }) =>
+      connectDocker({ environment: io.environment, signal }),
+    )
     return connecting
   }
   const readOnce = async (): Promise<LoadedProject> => {
@@ -62,7 +64,12 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
     if (loaded.project === null) throw new DiagnosticsError(loaded.diagnostics)
     return { ...loaded, project: loaded.project }
   }
-  const verbs = async (other?: AbortSignal): Promise<VerbContext> => ({ runtime: await runtime(), signal: other ?? signal, emit: progress.emit, environment: found?.environment ?? io.environment })
+  const verbs = async (other?: AbortSignal): Promise<VerbContext> => ({
+    runtime: await runtime(),
+    signal: other ?? signal,
+    emit: progress.emit,
+    environment: found?.environment ?? io.environment,
+  })
 
   return {
     io,
@@ -81,7 +88,7 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
     },
     runtime,
     verbs,
-    control: async project => {
+    control: async (project) => {
       const [{ openControl }, { requireProject }] = await Promise.all([import('../control.ts'), import('./existing.ts')])
       const record = await requireProject(await verbs(), project)
       const control = await openControl(await runtime(), project, signal)
@@ -95,8 +102,10 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
 }
 
 async function tellWarnings({ project, diagnostics, sources }: LoadedProject, io: Io, globals: Globals): Promise<void> {
-  const warnings = diagnostics.filter(it => it.severity === 'warning')
+  const warnings = diagnostics.filter((it) => it.severity === 'warning')
   if (project === null || warnings.length === 0 || globals.quiet) return
   const { problemsView, renderProblems } = await import('./views/problems.ts')
-  io.stderr.write(renderProblems(problemsView(warnings, io.cwd), sources, { color: hasColor(io, io.stderr), tty: io.stderr.isTTY === true, cwd: io.cwd }))
+  io.stderr.write(
+    renderProblems(problemsView(warnings, io.cwd), sources, { color: hasColor(io, io.stderr), tty: io.stderr.isTTY === true, cwd: io.cwd }),
+  )
 }

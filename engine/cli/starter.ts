@@ -10,7 +10,9 @@ export const starter = (name: string): readonly StarterFile[] => [
   { path: '.env.example', content: ENV },
 ]
 
-const agentsYaml = (name: string): string => `# agentctl: Compose for AI agents.  agentctl up -d  brings this up;  agentctl down  removes it.
+const agentsYaml = (
+  name: string,
+): string => `# agentctl: Compose for AI agents.  agentctl up -d  brings this up;  agentctl down  removes it.
 name: ${name}
 
 agents:

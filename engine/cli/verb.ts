@@ -16,5 +16,5 @@ export const value = ({ options }: Call, name: string): string | null => {
 }
 export const values = ({ options }: Call, name: string): readonly string[] => {
   const given = options[name]
-  return Array.isArray(given) ? given.filter(it => typeof it === 'string') : []
+  return Array.isArray(given) ? given.filter((it) => typeof it === 'string') : []
 }

@@ -11,7 +11,8 @@ export interface Result {
   readonly code: number | null
   readonly stdout: string
   readonly stderr: string
-  /** stdout as JSON. */
+  /** stdout as JSON; its shape is what the tests are about. */
+  // oxlint-disable-next-line typescript/no-explicit-any
   readonly json: () => any
 }
 
@@ -36,15 +37,19 @@ export interface Options {
 const COMMAND_MS = 170_000
 
 export function start(args: readonly string[], { cwd, environment, stdin, timeout_ms = COMMAND_MS }: Options = {}): Running {
-  const child = spawn(process.execPath, [BIN, ...args], { cwd, env: { ...process.env, NO_COLOR: '', ...environment }, stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [BIN, ...args], {
+    cwd,
+    env: { ...process.env, NO_COLOR: '', ...environment },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
   child.stdin.on('error', () => undefined)
   child.stdin.end(stdin ?? '')
   let [stdout, stderr] = ['', '']
-  child.stdout.on('data', chunk => (stdout += String(chunk)))
-  child.stderr.on('data', chunk => (stderr += String(chunk)))
+  child.stdout.on('data', (chunk) => (stdout += String(chunk)))
+  child.stderr.on('data', (chunk) => (stderr += String(chunk)))
   const timer = setTimeout(() => child.kill('SIGKILL'), timeout_ms)
-  const result = new Promise<Result>(done => {
-    child.on('close', code => {
+  const result = new Promise<Result>((done) => {
+    child.on('close', (code) => {
       clearTimeout(timer)
       done({ code, stdout, stderr, json: () => JSON.parse(stdout) })
     })
@@ -52,16 +57,20 @@ export function start(args: readonly string[], { cwd, environment, stdin, timeou
   const shows = async (text: string | RegExp, ms = 60_000): Promise<void> => {
     const found = (): boolean => (typeof text === 'string' ? `${stdout}${stderr}`.includes(text) : text.test(`${stdout}${stderr}`))
     for (const end = Date.now() + ms; !found(); await sleep(20)) {
-      if (Date.now() > end || child.exitCode !== null) throw new Error(`agentctl ${args.join(' ')} never showed ${String(text)}; exit ${child.exitCode}\n${stdout}\n${stderr}`)
+      if (Date.now() > end || child.exitCode !== null)
+        throw new Error(`agentctl ${args.join(' ')} never showed ${String(text)}; exit ${child.exitCode}\n${stdout}\n${stderr}`)
     }
   }
-  return { child, result, stdout: () => stdout, stderr: () => stderr, shows, signal: signal => void child.kill(signal) }
+  return { child, result, stdout: () => stdout, stderr: () => stderr, shows, signal: (signal) => void child.kill(signal) }
 }
 
 export const agentctl = (args: readonly string[], options: Options = {}): Promise<Result> => start(args, options).result
 
 /** A project folder; the name is new, so that runs beside each other and leftovers do not meet. */
-export function projectFolder(prefix: string, files: (name: string) => { readonly [path: string]: string }): { readonly name: string; readonly folder: string } {
+export function projectFolder(
+  prefix: string,
+  files: (name: string) => { readonly [path: string]: string },
+): { readonly name: string; readonly folder: string } {
   const name = `${prefix}-${Math.random().toString(36).slice(2, 8)}`
   const folder = mkdtempSync(join(tmpdir(), `${prefix}-`))
   // An agent, whose uid is another one, reads its handler there.
@@ -72,17 +81,24 @@ export function projectFolder(prefix: string, files: (name: string) => { readonl
 
 /** Engine objects of the project: containers, networks and volumes, by label. */
 export async function leftovers(project: string): Promise<readonly string[]> {
-  const lists = [['ps', '-aq'], ['network', 'ls', '-q'], ['volume', 'ls', '-q']]
-  const found = await Promise.all(lists.map(args => run('docker', [...args, '--filter', `label=agentctl.project=${project}`])))
-  return found.join('\n').split('\n').filter(line => line !== '')
+  const lists = [
+    ['ps', '-aq'],
+    ['network', 'ls', '-q'],
+    ['volume', 'ls', '-q'],
+  ]
+  const found = await Promise.all(lists.map((args) => run('docker', [...args, '--filter', `label=agentctl.project=${project}`])))
+  return found
+    .join('\n')
+    .split('\n')
+    .filter((line) => line !== '')
 }
 
 export async function run(command: string, args: readonly string[]): Promise<string> {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 30_000 })
   let [text, problem] = ['', '']
-  child.stdout.on('data', chunk => (text += String(chunk)))
-  child.stderr.on('data', chunk => (problem += String(chunk)))
-  const code = await new Promise(done => child.on('close', done))
+  child.stdout.on('data', (chunk) => (text += String(chunk)))
+  child.stderr.on('data', (chunk) => (problem += String(chunk)))
+  const code = await new Promise((done) => child.on('close', done))
   if (code !== 0) throw new Error(`${command} ${args.join(' ')}: ${problem}`)
   return text
 }

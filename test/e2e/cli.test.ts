@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { agentctl, eventually, leftovers, projectFolder, type Result, run, start } from './cli-process.ts'
 
-const { name, folder } = projectFolder('cli', project => ({
+const { name, folder } = projectFolder('cli', (project) => ({
   'agents.yaml': `name: ${project}
 agents:
   shell: { handler: exec, replicas: 2, mem_limit: 64m, volumes: [out:/out] }
@@ -57,23 +57,56 @@ test('a second up changes nothing, and the plan is empty', async () => {
   expect(changed.code).toBe(4)
   expect(changed.stdout).toMatch(new RegExp(`create-container container:${name}-counter-1 .*config`))
   const dry = await cli('up', '--dry-run', '--scale', 'shell=3', '--format', 'json')
-  expect(dry.json().steps.map((step: { op: string; target: string }) => `${step.op} ${step.target}`)).toContain(`create-container container:${name}-shell-3`)
+  expect(dry.json().steps.map((step: { op: string; target: string }) => `${step.op} ${step.target}`)).toContain(
+    `create-container container:${name}-shell-3`,
+  )
 })
 
 test('ps tells what runs, with and without the file', async () => {
   const { project, status, containers } = done(await named('ps', '--format', 'json')).json()
   expect([project, status]).toEqual([name, 'running'])
   const shell = containers.find((it: { name: string }) => it.name === `${name}-shell-2`)
-  expect(shell).toMatchObject({ kind: 'agent', agent: 'shell', service: null, replica: 2, status: 'running', ready: true, exit_code: null, tasks: 0 })
-  expect(Object.keys(shell).sort()).toEqual(['agent', 'exit_code', 'health', 'image', 'kind', 'name', 'ready', 'replica', 'service', 'started_at', 'status', 'tasks'])
-  expect(new Set(containers.map((it: { kind: string }) => it.kind))).toEqual(new Set(['agent', 'gateway', 'broker', 'egress', 'controller', 'secrets']))
+  expect(shell).toMatchObject({
+    kind: 'agent',
+    agent: 'shell',
+    service: null,
+    replica: 2,
+    status: 'running',
+    ready: true,
+    exit_code: null,
+    tasks: 0,
+  })
+  expect(Object.keys(shell).sort()).toEqual([
+    'agent',
+    'exit_code',
+    'health',
+    'image',
+    'kind',
+    'name',
+    'ready',
+    'replica',
+    'service',
+    'started_at',
+    'status',
+    'tasks',
+  ])
+  expect(new Set(containers.map((it: { kind: string }) => it.kind))).toEqual(
+    new Set(['agent', 'gateway', 'broker', 'egress', 'controller', 'secrets']),
+  )
   expect(done(await cli('ps')).stdout).toMatch(new RegExp(`^${name}-shell-1 +agent +running +yes +0 +agentctl/agent`, 'm'))
   expect(done(await cli('ps', '-q')).stdout.split('\n')).toContain(`${name}-counter-1`)
 })
 
 test('a task: its result, its failure, its exit code', async () => {
   const good = done(await cli('task', 'shell', '{"command": "echo hello; id -u"}', '--format', 'json'))
-  expect(good.json()).toMatchObject({ agent: 'shell', type: 'task', status: 'completed', attempts: 1, error: null, result: { exit_code: 0, stdout: 'hello\n10001\n' } })
+  expect(good.json()).toMatchObject({
+    agent: 'shell',
+    type: 'task',
+    status: 'completed',
+    attempts: 1,
+    error: null,
+    result: { exit_code: 0, stdout: 'hello\n10001\n' },
+  })
   const stdin = await agentctl(['task', 'shell', '-'], { ...here, stdin: '{"command": ["echo", "from stdin"]}' })
   expect(done(stdin).stdout).toContain('stdout:\n  from stdin')
   const bad = await cli('task', 'shell', '{"command": "exit 3", "check": true}', '--format', 'json')
@@ -102,14 +135,24 @@ test('wrong input is told with a code, exit 2, and nothing is queued', async () 
 test('a run: jobs, result, and the same told again by runs', async () => {
   const ran = done(await named('run', 'count', '--input', 'text=1 2 3', '--input', 'times=2', '--format', 'json'))
   const view = ran.json()
-  expect(view).toMatchObject({ pipeline: 'count', status: 'completed', inputs: { text: '1 2 3', times: 2 }, result: { say: { stdout: '1 2 3' } } })
+  expect(view).toMatchObject({
+    pipeline: 'count',
+    status: 'completed',
+    inputs: { text: '1 2 3', times: 2 },
+    result: { say: { stdout: '1 2 3' } },
+  })
   expect(view.jobs.map((job: { id: string; status: string }) => `${job.id} ${job.status}`)).toEqual(['count completed', 'say completed'])
   expect(ran.stderr).toContain('counting')
   expect(done(await cli('runs', 'show', view.run, '--format', 'json')).json()).toEqual(view)
   expect(done(await cli('runs', 'wait', view.run)).stdout).toContain(`✔ completed ${view.run}  count`)
-  expect(done(await cli('runs', 'ls', '--format', 'json')).json().runs).toContainEqual(expect.objectContaining({ run: view.run, pipeline: 'count', status: 'completed' }))
-  const events = done(await cli('runs', 'logs', view.run, '--format', 'json')).stdout.trim().split('\n').map(line => JSON.parse(line))
-  expect(events.filter(it => it.event === 'completed').map(it => it.agent)).toEqual(['counter', 'shell'])
+  expect(done(await cli('runs', 'ls', '--format', 'json')).json().runs).toContainEqual(
+    expect.objectContaining({ run: view.run, pipeline: 'count', status: 'completed' }),
+  )
+  const events = done(await cli('runs', 'logs', view.run, '--format', 'json'))
+    .stdout.trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(events.filter((it) => it.event === 'completed').map((it) => it.agent)).toEqual(['counter', 'shell'])
   const unknown = await cli('runs', 'show', 'run_00000000000000000000000000', '--format', 'json')
   expect([unknown.code, unknown.json().error.code]).toEqual([1, 'AG6001'])
 })
@@ -146,7 +189,10 @@ test('logs: prefix, tail, JSON lines, follow, and a reader that leaves', async (
   await eventually(async () => (await cli('logs', 'counter')).stdout.includes('counted for hi'), 'the log of the module')
   const text = done(await cli('logs', 'counter', '--tail', '1')).stdout
   expect(text).toMatch(/^counter-1 {2}\| .*\n$/)
-  const lines = done(await named('logs', 'counter', '--format', 'json')).stdout.trim().split('\n').map(line => JSON.parse(line))
+  const lines = done(await named('logs', 'counter', '--format', 'json'))
+    .stdout.trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
   expect(lines[0]).toMatchObject({ container: `${name}-counter-1`, agent: 'counter', service: null, replica: 1 })
   expect(done(await cli('logs', 'agentctl-gateway')).code).toBe(0)
   const follow = start(['logs', '-f', 'counter', '--tail', '0'], here)
@@ -168,11 +214,25 @@ test('exec: output, stdin, exit code, one replica, JSON', async () => {
   expect(done(cat).stdout).toBe('through\n')
   const failing = await cli('exec', 'shell', 'sh', '-c', 'echo out; echo err >&2; exit 7')
   expect(failing).toMatchObject({ code: 7, stdout: 'out\n', stderr: 'err\n' })
-  const json = await named('exec', '--format', 'json', '--index', '2', '-e', 'A=b', '-w', '/tmp', 'shell', 'sh', '-c', 'pwd; echo $A; exit 7')
+  const json = await named(
+    'exec',
+    '--format',
+    'json',
+    '--index',
+    '2',
+    '-e',
+    'A=b',
+    '-w',
+    '/tmp',
+    'shell',
+    'sh',
+    '-c',
+    'pwd; echo $A; exit 7',
+  )
   expect([json.code, json.json()]).toEqual([7, { container: `${name}-shell-2`, exit_code: 7, stdout: '/tmp\nb\n', stderr: '' }])
 })
 
-test('cp: in and out again; what arrives is the agent\'s', async () => {
+test("cp: in and out again; what arrives is the agent's", async () => {
   const local = mkdtempSync(join(tmpdir(), 'cli-cp-'))
   writeFileSync(join(local, 'a.txt'), 'hello', { mode: 0o600 })
   done(await cli('cp', local, 'shell:/out/data'))
@@ -191,7 +251,8 @@ test('cp: in and out again; what arrives is the agent\'s', async () => {
 test('scale goes up and down, by name alone', async () => {
   const up = done(await named('scale', 'shell=3', '--format', 'json')).json()
   expect(up).toMatchObject({ project: name, ok: true })
-  const replicas = async (): Promise<number> => (await named('ps', '--format', 'json')).json().containers.filter((it: { agent: string }) => it.agent === 'shell').length
+  const replicas = async (): Promise<number> =>
+    (await named('ps', '--format', 'json')).json().containers.filter((it: { agent: string }) => it.agent === 'shell').length
   expect(await replicas()).toBe(3)
   done(await named('scale', 'shell=2'))
   expect(await replicas()).toBe(2)
@@ -199,7 +260,8 @@ test('scale goes up and down, by name alone', async () => {
 
 test('what was stopped stays stopped until it is started', async () => {
   done(await cli('stop', 'counter'))
-  const status = async (): Promise<string> => (await cli('ps', '-a', '--format', 'json')).json().containers.find((it: { agent: string }) => it.agent === 'counter').status
+  const status = async (): Promise<string> =>
+    (await cli('ps', '-a', '--format', 'json')).json().containers.find((it: { agent: string }) => it.agent === 'counter').status
   expect(await status()).toBe('exited')
   done(await cli('start', 'counter'))
   expect(await status()).toBe('running')

@@ -2,7 +2,8 @@
 import { afterAll, expect, test } from 'vitest'
 import { agentctl, leftovers, projectFolder, start } from './cli-process.ts'
 
-const make = () => projectFolder('int', name => ({ 'agents.yaml': `name: ${name}\nagents:\n  shell: { handler: exec, replicas: 4, mem_limit: 64m }\n` }))
+const make = () =>
+  projectFolder('int', (name) => ({ 'agents.yaml': `name: ${name}\nagents:\n  shell: { handler: exec, replicas: 4, mem_limit: 64m }\n` }))
 const projects: string[] = []
 
 afterAll(async () => {
@@ -36,7 +37,12 @@ test('up follows the logs; the first Ctrl-C stops the project, down removes it',
   expect(code).toBe(130)
   for (const line of stdout.trim().split('\n')) JSON.parse(line)
   const { containers } = (await agentctl(['-p', name, 'ps', '-a', '--format', 'json'])).json()
-  expect(containers.filter((it: { kind: string }) => it.kind === 'agent').map((it: { status: string }) => it.status)).toEqual(['exited', 'exited', 'exited', 'exited'])
+  expect(containers.filter((it: { kind: string }) => it.kind === 'agent').map((it: { status: string }) => it.status)).toEqual([
+    'exited',
+    'exited',
+    'exited',
+    'exited',
+  ])
   const down = await agentctl(['-p', name, 'down', '-v', '--format', 'json'])
   expect([down.code, down.json().ok]).toEqual([0, true])
   expect(await leftovers(name)).toEqual([])

@@ -23,7 +23,11 @@ interface Remote {
 export const cp: Run = async (session, call) => {
   const [source = '', target = ''] = call.args
   const [from, to] = [parseRemote(source), parseRemote(target)]
-  if ((from === null) === (to === null)) throw usage('cp expects one path of a container and one of this machine', 'NAME:PATH is in a container: agentctl cp reporter:/out/report.md .')
+  if ((from === null) === (to === null))
+    throw usage(
+      'cp expects one path of a container and one of this machine',
+      'NAME:PATH is in a container: agentctl cp reporter:/out/report.md .',
+    )
   const remote = (from ?? to) as Remote
   const project = await session.project()
   const ctx = await session.verbs()
@@ -48,20 +52,44 @@ async function isFolder(runtime: ContainerRuntime, container: string, path: stri
 /** By tar inside the container, as its own user: what arrives belongs to that user, and reaches volumes and tmpfs alike. */
 async function copyIn(ctx: VerbContext, project: string, container: ObservedContainer, source: string, path: string): Promise<void> {
   const { runtime, signal } = ctx
-  await lstat(source).catch(cause => Promise.reject(usage(`cannot read ${source} (${cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown'})`, 'Check the path.')))
+  await lstat(source).catch((cause) =>
+    Promise.reject(
+      usage(`cannot read ${source} (${cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown'})`, 'Check the path.'),
+    ),
+  )
   const into = await isFolder(runtime, container.name, path, signal)
   const [folder, name] = into ? [path, basename(source)] : [posix.dirname(path), posix.basename(path)]
   const owner = await ownerOf(ctx, project, container)
   const stream = await runtime.execStream(container.name, ['tar', '-x', '--no-same-owner', '-f', '-', '-C', folder], {}, signal)
   const done = finish(stream, `copy to ${container.name}:${path}`)
-  const sent = pipeline(packTree(source, name, owner, signal), stream.stdin).catch(error => error as unknown)
-  await done
-  const error = await sent
-  if (error !== undefined && !isClosed(error)) throw error
+  const sent = pipeline(packTree(source, name, owner, signal), stream.stdin)
+  const unread = sent.then(
+    () => null,
+    (error) =>
+      isClosed(error)
+        ? null
+        : new AgentctlError('AG1001', `cannot copy ${source}: ${reason(error)}`, { hint: 'Check its permissions.', cause: error }),
+  )
+  await bothEnded(done, unread)
 }
 
+/** What went wrong on this machine says more than what tar made of it. */
+async function bothEnded(remote: Promise<void>, local: Promise<AgentctlError | null>): Promise<void> {
+  const failure = await remote.then(
+    () => null,
+    (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+  )
+  const problem = (await local) ?? failure
+  if (problem !== null) throw problem
+}
+
+const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
 /** tar ended first; its exit code is what counts. */
-const isClosed = (error: unknown): boolean => error instanceof Error && 'code' in error && ['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'].includes(String(error.code))
+const isClosed = (error: unknown): boolean =>
+  error instanceof Error &&
+  'code' in error &&
+  ['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'].includes(String(error.code))
 
 async function ownerOf(ctx: VerbContext, project: string, { labels }: ObservedContainer): Promise<Owner> {
   const agent = labels[LABEL.agent]
@@ -71,7 +99,13 @@ async function ownerOf(ctx: VerbContext, project: string, { labels }: ObservedCo
   return { uid: Number(uid), gid: Number(gid) }
 }
 
-async function copyOut({ runtime, signal }: VerbContext, container: ObservedContainer, path: string, cwd: string, target: string): Promise<void> {
+async function copyOut(
+  { runtime, signal }: VerbContext,
+  container: ObservedContainer,
+  path: string,
+  cwd: string,
+  target: string,
+): Promise<void> {
   const local = resolve(cwd, target)
   const info = await stat(local).catch(() => null)
   const wantsFolder = target.endsWith('/') || target === '.' || target.endsWith('/.')
@@ -79,14 +113,35 @@ async function copyOut({ runtime, signal }: VerbContext, container: ObservedCont
   const into = wantsFolder || info?.isDirectory() === true
   const [folder, name] = into ? [local, posix.basename(path) || container.name] : [dirname(local), basename(local)]
   if (!(await isLocalFolder(folder))) throw usage(`${folder} is not a folder`, 'Make it first.')
-  const stream = await runtime.execStream(container.name, ['tar', '-c', '-f', '-', '-C', posix.dirname(path), '--', `./${posix.basename(path)}`], {}, signal)
+  const stream = await runtime.execStream(
+    container.name,
+    ['tar', '-c', '-f', '-', '-C', posix.dirname(path), '--', `./${posix.basename(path)}`],
+    {},
+    signal,
+  )
   stream.stdin.end()
   const done = finish(stream, `copy ${container.name}:${path}`)
-  const unpacked = unpackTree(stream.stdout, folder, name).catch(error => error as unknown)
-  await done
-  const result = await unpacked
-  if (typeof result !== 'number') throw result
-  if (result === 0 && !(await isLocalFolder(join(folder, name)))) throw new AgentctlError('AG4005', `${container.name}:${path} holds nothing that can be copied`, { hint: 'Regular files, folders and links inside of what is copied are.' })
+  let result = 0
+  const unpacked = unpackTree(stream.stdout, folder, name).then(
+    (count) => {
+      result = count
+      return null
+    },
+    (error) => {
+      // It may go on for ever.
+      stream.close()
+      if (error instanceof AgentctlError) return error
+      return new AgentctlError('AG4005', `cannot copy to ${join(folder, name)}: ${reason(error)}`, {
+        hint: 'Check its permissions and the free space.',
+        cause: error,
+      })
+    },
+  )
+  await bothEnded(done, unpacked)
+  if (result === 0 && !(await isLocalFolder(join(folder, name))))
+    throw new AgentctlError('AG4005', `${container.name}:${path} holds nothing that can be copied`, {
+      hint: 'Regular files, folders and links inside of what is copied are.',
+    })
 }
 
 const isLocalFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => null))?.isDirectory() === true
@@ -98,6 +153,9 @@ async function finish(stream: ExecStream, doing: string): Promise<void> {
   })
   const code = await stream.exit
   if (code === 0) return
-  const hint = code === 126 || code === 127 ? 'The image has no tar; mount the files as a volume instead.' : 'Agents can write to /workspace, /tmp and their volumes.'
+  const hint =
+    code === 126 || code === 127
+      ? 'The image has no tar; mount the files as a volume instead.'
+      : 'Agents can write to /workspace, /tmp and their volumes.'
   throw new AgentctlError('AG4005', `cannot ${doing}: ${clean(complaint.trim()) || `tar exited with ${code}`}`, { hint })
 }

@@ -11,7 +11,7 @@ import type { Session } from '../session.ts'
 import type { Run } from '../verb.ts'
 import { renderDoctor } from '../views/doctor.ts'
 
-export const doctor: Run = async session => {
+export const doctor: Run = async (session) => {
   const { io, signal } = session
   const [engine, agent] = readContent(findPackageRoot()).parts.map(imageReference) as [string, string]
   const references = { engine, agent, base: PUBLISHED }

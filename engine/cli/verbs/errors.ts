@@ -16,14 +16,19 @@ const viewOf = (code: Code): ErrorView => ({ code, ...CODES[code] })
 export const errors: Run = async ({ out }, { args: [given] }) => {
   const known = Object.keys(CODES) as Code[]
   if (given === undefined) {
-    await out.print({ errors: known.map(viewOf) }, view => table(['CODE', 'TITLE'], view.errors.map(it => [it.code, it.title])))
+    await out.print({ errors: known.map(viewOf) }, (view) =>
+      table(
+        ['CODE', 'TITLE'],
+        view.errors.map((it) => [it.code, it.title]),
+      ),
+    )
     return EXIT.done
   }
-  const code = known.find(it => it === given.toUpperCase())
+  const code = known.find((it) => it === given.toUpperCase())
   if (code === undefined) {
     const near = nearest(given.toUpperCase(), known)
     throw usage(`there is no error code "${given}"`, near === null ? '`agentctl errors` lists them all.' : `Did you mean ${near}?`)
   }
-  await out.print(viewOf(code), view => `${view.code}: ${view.title}\n  help: ${view.fix}`)
+  await out.print(viewOf(code), (view) => `${view.code}: ${view.title}\n  help: ${view.fix}`)
   return EXIT.done
 }

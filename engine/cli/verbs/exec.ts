@@ -16,10 +16,22 @@ export const exec: Run = async (session, call) => {
   const project = await session.project()
   const ctx = await session.verbs()
   const container = await oneContainer(ctx, project, name, value(call, 'index'), { running: true })
-  const options = { ...(env.length === 0 ? {} : { env }), ...(user === null ? {} : { user }), ...(workdir === null ? {} : { working_dir: workdir }) }
+  const options = {
+    ...(env.length === 0 ? {} : { env }),
+    ...(user === null ? {} : { user }),
+    ...(workdir === null ? {} : { working_dir: workdir }),
+  }
   if (session.out.json) {
     const result = await ctx.runtime.exec(container.name, command, { ...options, timeout_ms: LONGEST_MS }, session.signal)
-    await session.out.print({ container: container.name, exit_code: result.exit_code, stdout: result.stdout.toString('utf8'), stderr: result.stderr.toString('utf8') }, () => '')
+    await session.out.print(
+      {
+        container: container.name,
+        exit_code: result.exit_code,
+        stdout: result.stdout.toString('utf8'),
+        stderr: result.stderr.toString('utf8'),
+      },
+      () => '',
+    )
     return result.exit_code
   }
   const tty = wantsTerminal(session, call)
@@ -30,7 +42,8 @@ export const exec: Run = async (session, call) => {
 /** setTimeout's limit is 24 days; a day is as good as none. */
 const LONGEST_MS = 86_400_000
 
-const wantsTerminal = ({ io }: Session, call: Call): boolean => call.options['tty'] !== false && io.stdin.isTTY === true && io.stdout.isTTY === true
+const wantsTerminal = ({ io }: Session, call: Call): boolean =>
+  call.options['tty'] !== false && io.stdin.isTTY === true && io.stdout.isTTY === true
 
 async function attach({ io, signal }: Session, stream: ExecStream, tty: boolean): Promise<number> {
   const resize = (): void => void stream.resize(io.stdout.rows ?? 24, io.stdout.columns ?? 80).catch(() => undefined)

@@ -14,7 +14,7 @@ export const logs: Run = async (session, call) => {
   const ctx = await session.verbs()
   const wants = await wanted(ctx, project, call.args)
   const render = logRenderer({ prefix: call.options['logPrefix'] !== false, timestamps: flag(call, 'timestamps') })
-  await streamLogs(ctx.runtime, project, { ...options, wants }, line => session.out.line(line, render), session.signal)
+  await streamLogs(ctx.runtime, project, { ...options, wants }, (line) => session.out.line(line, render), session.signal)
   return EXIT.done
 }
 
@@ -26,8 +26,8 @@ async function wanted(ctx: VerbContext, project: string, names: readonly string[
     await resolveContainers(ctx, project, null)
     return ({ labels }) => ['agent', 'service'].includes(labels[LABEL.kind] ?? '')
   }
-  const lists = await Promise.all(names.map(name => resolveContainers(ctx, project, name)))
-  const containers = new Set(lists.flat().map(it => it.name))
+  const lists = await Promise.all(names.map((name) => resolveContainers(ctx, project, name)))
+  const containers = new Set(lists.flat().map((it) => it.name))
   const groups = new Set(names)
   return ({ name, labels }) => containers.has(name) || groups.has(labels[LABEL.agent] ?? labels[LABEL.service] ?? '')
 }

@@ -6,7 +6,8 @@ import { flag, type Run, value, values } from '../verb.ts'
 import { renderRun } from '../views/work.ts'
 
 export const run: Run = async (session, call) => {
-  if (value(call, 'agent') !== null) throw usage('`agentctl run --agent` is not built yet', 'Use `agentctl exec AGENT CMD` in a running replica.')
+  if (value(call, 'agent') !== null)
+    throw usage('`agentctl run --agent` is not built yet', 'Use `agentctl exec AGENT CMD` in a running replica.')
   const [pipeline, ...rest] = call.args
   if (pipeline === undefined) throw usage('run expects the name of a pipeline', 'agentctl run PIPELINE --input NAME=VALUE')
   if (rest.length > 0) throw usage(`run takes one pipeline, got ${call.args.length} arguments`, 'Inputs are given as --input NAME=VALUE.')
@@ -21,6 +22,6 @@ export const run: Run = async (session, call) => {
   const inputs = parseInputs(values(call, 'input'), definition.inputs)
   const detach = flag(call, 'detach')
   const view = await perform(session, { project, control, record }, { pipeline, inputs }, { detach })
-  await session.out.print(view, detach ? it => it.run : renderRun)
+  await session.out.print(view, detach ? (it) => it.run : renderRun)
   return detach ? EXIT.done : exitOf(view)
 }

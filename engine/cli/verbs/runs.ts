@@ -38,7 +38,10 @@ export const runs: Run = async (session, call) => {
   const action = ACTIONS[what]
   if (action === undefined && what !== 'ls') {
     const near = nearest(what, NAMES)
-    throw usage(`runs has no "${what}": expected one of ${NAMES.join(', ')}`, near === null ? 'See `agentctl runs --help`.' : `Did you mean ${near}?`)
+    throw usage(
+      `runs has no "${what}": expected one of ${NAMES.join(', ')}`,
+      near === null ? 'See `agentctl runs --help`.' : `Did you mean ${near}?`,
+    )
   }
   if (action !== undefined && id === undefined) throw usage(`runs ${what} expects the id of a run`, '`agentctl runs ls` lists them.')
   if (rest.length > 0 || (action === undefined && id !== undefined)) throw usage(`runs ${what} got too many arguments`)
@@ -46,6 +49,8 @@ export const runs: Run = async (session, call) => {
   const { control } = await session.control(project)
   // The id of a task names its run.
   if (action !== undefined) return await action(session, control, (id ?? '').replace(/\..*$/s, ''), call)
-  await session.out.print({ runs: await control.runs() }, view => (session.globals.quiet ? view.runs.map(it => it.run).join('\n') : renderRuns(view)))
+  await session.out.print({ runs: await control.runs() }, (view) =>
+    session.globals.quiet ? view.runs.map((it) => it.run).join('\n') : renderRuns(view),
+  )
   return EXIT.done
 }

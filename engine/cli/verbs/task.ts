@@ -12,11 +12,20 @@ export const task: Run = async (session, call) => {
   const project = await session.project()
   const { control, record } = await session.control(project)
   const known = Object.keys(record.project.agents)
-  if (!known.includes(agent)) throw new AgentctlError('AG6002', `project "${project}" has no agent "${agent}"`, { hint: `Its agents: ${known.sort().join(', ')}.`, exit: EXIT.usage })
+  if (!known.includes(agent))
+    throw new AgentctlError('AG6002', `project "${project}" has no agent "${agent}"`, {
+      hint: `Its agents: ${known.sort().join(', ')}.`,
+      exit: EXIT.usage,
+    })
   const detach = flag(call, 'detach')
-  const run = await perform(session, { project, control, record }, { agent, type: value(call, 'type') ?? 'task', tasks: [input] }, { detach })
+  const run = await perform(
+    session,
+    { project, control, record },
+    { agent, type: value(call, 'type') ?? 'task', tasks: [input] },
+    { detach },
+  )
   const id = run.jobs[0]?.id ?? 'task'
   const view: TaskView = await control.task(id.startsWith('run_') ? id : `${run.run}.${id}.0`)
-  await session.out.print(view, detach ? it => it.id : renderTask)
+  await session.out.print(view, detach ? (it) => it.id : renderTask)
   return detach ? EXIT.done : exitOf(view)
 }

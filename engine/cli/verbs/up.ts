@@ -34,7 +34,11 @@ async function applyWithin(session: Session, call: Call, seconds: number | null)
   const late = seconds === null ? null : AbortSignal.timeout(Math.max(1, seconds * 1_000))
   const signal = late === null ? session.signal : AbortSignal.any([session.signal, late])
   const tooLate = (cause?: unknown): AgentctlError =>
-    new AgentctlError('AG4008', `not everything was ready within ${seconds} s`, { hint: 'See `agentctl ps`, or raise --wait-timeout.', exit: EXIT.partial, cause })
+    new AgentctlError('AG4008', `not everything was ready within ${seconds} s`, {
+      hint: 'See `agentctl ps`, or raise --wait-timeout.',
+      exit: EXIT.partial,
+      cause,
+    })
   try {
     const applied = await apply(session, await prepare(session, call, signal))
     if (applied.code === EXIT.done) await restoreController(await session.verbs(signal), applied.view.project)
@@ -52,10 +56,17 @@ async function followUntilInterrupt(session: Session, project: string): Promise<
   session.interrupts.redirect(() => detached.abort())
   session.progress.note('Following the logs; Ctrl-C stops the project, `agentctl up -d` would not follow.')
   const runtime = await session.runtime()
-  const wants = ({ labels }: { labels: { readonly [name: string]: string } }): boolean => ['agent', 'service'].includes(labels[LABEL.kind] ?? '')
+  const wants = ({ labels }: { labels: { readonly [name: string]: string } }): boolean =>
+    ['agent', 'service'].includes(labels[LABEL.kind] ?? '')
   const render = logRenderer({ prefix: true, timestamps: false })
   try {
-    await streamLogs(runtime, project, { follow: true, tail: null, since: String(Date.now() / 1_000 - 1), wants }, line => session.out.line(line, render), detached.signal)
+    await streamLogs(
+      runtime,
+      project,
+      { follow: true, tail: null, since: String(Date.now() / 1_000 - 1), wants },
+      (line) => session.out.line(line, render),
+      detached.signal,
+    )
     return EXIT.done
   } catch (error) {
     if (!detached.signal.aborted) throw error

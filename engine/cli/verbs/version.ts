@@ -7,6 +7,6 @@ const API_VERSION = '1.41'
 
 export const version: Run = async ({ out }) => {
   const view = { version: readPackage(findPackageRoot()).version, api_version: API_VERSION, node: process.versions.node }
-  await out.print(view, it => `agentctl ${it.version}, Engine API ${it.api_version}, Node ${it.node}`)
+  await out.print(view, (it) => `agentctl ${it.version}, Engine API ${it.api_version}, Node ${it.node}`)
   return EXIT.done
 }

@@ -28,4 +28,8 @@ function shortName({ agent, service, replica, container }: LogLine): string {
 }
 
 /** Colours may pass, everything else that a terminal would act on may not: the lines are an agent's. */
-const printable = (line: string): string => line.split(/(\u001b\[[\d;]*m)/).map((part, index) => (index % 2 === 1 ? part : clean(part))).join('')
+const printable = (line: string): string =>
+  line
+    .split(/(\u001b\[[\d;]*m)/)
+    .map((part, index) => (index % 2 === 1 ? part : clean(part)))
+    .join('')

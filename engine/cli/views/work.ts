@@ -10,7 +10,7 @@ export function renderTask(view: TaskView, paint: Paint): string {
 
 export function renderRun(view: RunView, paint: Paint): string {
   const head = `${statusOf(view.status, paint)} ${view.run}${view.pipeline === null ? '' : `  ${view.pipeline}`}\n`
-  const rows = view.jobs.map(job => [`  ${job.id}`, job.agent, job.status, String(job.attempts)])
+  const rows = view.jobs.map((job) => [`  ${job.id}`, job.agent, job.status, String(job.attempts)])
   const jobs = rows.length === 0 ? '' : table(['  JOB', 'AGENT', 'STATUS', 'ATTEMPTS'], rows)
   const errors = view.jobs.map(jobError).join('')
   const trace = view.trace_id === null ? '' : `trace ${view.trace_id}\n`
@@ -19,11 +19,14 @@ export function renderRun(view: RunView, paint: Paint): string {
 
 export function renderRuns({ runs }: { readonly runs: readonly RunSummary[] }): string {
   if (runs.length === 0) return 'no runs'
-  return table(['RUN', 'PIPELINE', 'STATUS', 'CREATED', 'ENDED'], runs.map(it => [it.run, it.pipeline ?? '-', it.status, it.created_at, it.ended_at ?? '-']))
+  return table(
+    ['RUN', 'PIPELINE', 'STATUS', 'CREATED', 'ENDED'],
+    runs.map((it) => [it.run, it.pipeline ?? '-', it.status, it.created_at, it.ended_at ?? '-']),
+  )
 }
 
 export function renderEvent({ at, task, agent, event, message, percent }: RunEvent): string {
-  const detail = [percent === undefined ? '' : `${Math.round(percent)}%`, message ?? ''].filter(it => it !== '').join(' ')
+  const detail = [percent === undefined ? '' : `${Math.round(percent)}%`, message ?? ''].filter((it) => it !== '').join(' ')
   return clean(`${at} ${agent} ${shortTask(task)} ${event}${detail === '' ? '' : `  ${detail}`}`)
 }
 
@@ -44,15 +47,23 @@ function statusOf(status: TaskView['status'], paint: Paint): string {
 export function renderValue(value: Json, indent = ''): string {
   if (typeof value === 'string') {
     if (!value.includes('\n')) return `${indent}${clean(value)}\n`
-    return value.replace(/\n$/, '').split('\n').map(line => `${indent}${clean(line)}\n`).join('')
+    return value
+      .replace(/\n$/, '')
+      .split('\n')
+      .map((line) => `${indent}${clean(line)}\n`)
+      .join('')
   }
   if (value === null || typeof value !== 'object') return `${indent}${JSON.stringify(value)}\n`
-  if (Array.isArray(value)) return value.length === 0 ? `${indent}[]\n` : value.map((it: Json) => `${indent}- ${renderValue(it, `${indent}  `).trimStart()}`).join('')
+  if (Array.isArray(value))
+    return value.length === 0
+      ? `${indent}[]\n`
+      : value.map((it: Json) => `${indent}- ${renderValue(it, `${indent}  `).trimStart()}`).join('')
   const entries = Object.entries(value as { readonly [key: string]: Json })
   return entries.length === 0 ? `${indent}{}\n` : entries.map(([key, it]) => `${indent}${clean(key)}:${below(it, indent)}`).join('')
 }
 
 function below(value: Json, indent: string): string {
-  const isBlock = (typeof value === 'string' && value.includes('\n')) || (value !== null && typeof value === 'object' && Object.keys(value).length > 0)
+  const isBlock =
+    (typeof value === 'string' && value.includes('\n')) || (value !== null && typeof value === 'object' && Object.keys(value).length > 0)
   return isBlock ? `\n${renderValue(value, `${indent}  `)}` : ` ${renderValue(value)}`
 }

@@ -20,7 +20,7 @@ test('a tree goes out and comes back the same', async () => {
   expect(readlinkSync(join(to, 'copy/a/link'))).toBe('b/one')
 })
 
-test.each(['../evil', 'top/../../evil', 'top/a/../../../evil'])('an entry that leads out (%s) is refused', async name => {
+test.each(['../evil', 'top/../../evil', 'top/a/../../../evil'])('an entry that leads out (%s) is refused', async (name) => {
   const to = folder()
   const tar = pack()
   tar.entry({ name }, 'x')

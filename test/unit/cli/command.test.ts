@@ -57,7 +57,7 @@ test('no arguments: the help, on stderr, exit 2; --help: on stdout, exit 0', asy
   expect(help.stdout).not.toMatch(/^ {2}dlq/m)
 })
 
-test.each(VERB_NAMES.map(verb => [verb]))('%s --help has a summary and an example', async verb => {
+test.each(VERB_NAMES.map((verb) => [verb]))('%s --help has a summary and an example', async (verb) => {
   const { code, stdout } = await agentctl([verb, '--help'])
   expect(code).toBe(0)
   expect(stdout).toContain('Examples:\n  $ agentctl ')
@@ -66,7 +66,11 @@ test.each(VERB_NAMES.map(verb => [verb]))('%s --help has a summary and an exampl
 test('global flags are taken before and after the verb; logs keeps -f for itself', async () => {
   const cwd = folder()
   writeFileSync(join(cwd, 'other.yaml'), FILE)
-  for (const args of [['-f', 'other.yaml', 'config', '--format', 'json'], ['--format', 'json', 'config', '-f', 'other.yaml'], ['config', '--file', 'other.yaml', '--format=json']]) {
+  for (const args of [
+    ['-f', 'other.yaml', 'config', '--format', 'json'],
+    ['--format', 'json', 'config', '-f', 'other.yaml'],
+    ['config', '--file', 'other.yaml', '--format=json'],
+  ]) {
     const { code, stdout } = await agentctl(args, { cwd })
     expect([code, JSON.parse(stdout).name]).toEqual([0, 'demo'])
   }
@@ -85,7 +89,8 @@ test('the file is found in a parent folder, and named in another', async () => {
 test('-p wins over AGENTCTL_PROJECT_NAME, that over the name in the file', async () => {
   const cwd = folder()
   writeFileSync(join(cwd, 'agents.yaml'), FILE)
-  const name = async (args: string[], environment = {}): Promise<string> => JSON.parse((await agentctl(['config', '--format', 'json', ...args], { cwd, environment })).stdout).name
+  const name = async (args: string[], environment = {}): Promise<string> =>
+    JSON.parse((await agentctl(['config', '--format', 'json', ...args], { cwd, environment })).stdout).name
   expect(await name([])).toBe('demo')
   expect(await name([], { AGENTCTL_PROJECT_NAME: 'two' })).toBe('two')
   expect(await name(['-p', 'three'], { AGENTCTL_PROJECT_NAME: 'two' })).toBe('three')
@@ -96,7 +101,8 @@ test('variables come from the shell, then --env-file, else .env', async () => {
   writeFileSync(join(cwd, 'agents.yaml'), `${FILE}    environment: { A: "\${A:-none}" }\n`)
   writeFileSync(join(cwd, '.env'), '# comment\nexport A="from .env" # more\n')
   writeFileSync(join(cwd, 'other'), "A='from other'\n")
-  const a = async (args: string[] = [], environment = {}): Promise<string> => JSON.parse((await agentctl(['config', '--format', 'json', ...args], { cwd, environment })).stdout).agents.coder.environment.A
+  const a = async (args: string[] = [], environment = {}): Promise<string> =>
+    JSON.parse((await agentctl(['config', '--format', 'json', ...args], { cwd, environment })).stdout).agents.coder.environment.A
   expect(await a()).toBe('from .env')
   expect(await a(['--env-file', 'other'])).toBe('from other')
   expect(await a([], { A: 'shell' })).toBe('shell')
@@ -115,13 +121,19 @@ test('a line of an env file that is none is not shown: it may be a secret', asyn
 
 test('problems of the file: every one, with its place; JSON is the same object', async () => {
   const cwd = folder()
-  writeFileSync(join(cwd, 'agents.yaml'), 'name: demo\nagents:\n  coder: { handler: exec, replica: 2 }\n  tester: { handler: exec, uses: [nope] }\n')
+  writeFileSync(
+    join(cwd, 'agents.yaml'),
+    'name: demo\nagents:\n  coder: { handler: exec, replica: 2 }\n  tester: { handler: exec, uses: [nope] }\n',
+  )
   const text = await agentctl(['config'], { cwd })
   expect([text.code, text.stdout]).toEqual([2, ''])
   expect(text.stderr).toMatch(/^agents\.yaml:3:27: error AG1004: /m)
   expect(text.stderr).toMatch(/^agents\.yaml:4:\d+: error AG2001: /m)
   const json = await agentctl(['config', '--format', 'json'], { cwd })
-  expect(JSON.parse(json.stdout).diagnostics.map((it: { code: string; line: number }) => [it.code, it.line])).toEqual([['AG1004', 3], ['AG2001', 4]])
+  expect(JSON.parse(json.stdout).diagnostics.map((it: { code: string; line: number }) => [it.code, it.line])).toEqual([
+    ['AG1004', 3],
+    ['AG2001', 4],
+  ])
   expect(json.stderr).toBe('')
 })
 

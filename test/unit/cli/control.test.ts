@@ -8,7 +8,7 @@ const never = new AbortController().signal
 const failure = async (promise: Promise<unknown>): Promise<AgentctlError> => {
   const error = await promise.then(
     () => new Error('it did not fail'),
-    reason => reason as unknown,
+    (reason) => reason as unknown,
   )
   expect(error).toBeInstanceOf(AgentctlError)
   return error as AgentctlError
@@ -18,14 +18,28 @@ test('requests follow one another on one exec stream', async () => {
   const seen: string[] = []
   await using gateway = await fakeGateway(async (request, response) => {
     seen.push(`${request.method} ${request.url} ${await bodyOf(request)}`)
-    answer(response, 200, request.url === '/v1/runs' && request.method === 'GET' ? { runs: [] } : request.url?.startsWith('/v1/replicas') ? { replicas: [] } : { run: 'run_1' })
+    answer(
+      response,
+      200,
+      request.url === '/v1/runs' && request.method === 'GET'
+        ? { runs: [] }
+        : request.url?.startsWith('/v1/replicas')
+          ? { replicas: [] }
+          : { run: 'run_1' },
+    )
   })
   const control = await openControl(gateway.runtime, 'p', never)
   expect(await control.submit({ id: 'run_1', pipeline: 'audit', inputs: { path: '.' } })).toEqual({ run: 'run_1' })
   await control.runs()
   await control.run('run_1', 500)
   await control.cancel('run_1')
-  await control.replicas({ wait_ms: 10, connected: [{ agent: 'a', replica: 1 }, { agent: 'b', replica: 2 }] })
+  await control.replicas({
+    wait_ms: 10,
+    connected: [
+      { agent: 'a', replica: 1 },
+      { agent: 'b', replica: 2 },
+    ],
+  })
   await control.traces(Buffer.from('x'), 'application/x-protobuf')
   control.close()
   expect(seen).toEqual([
@@ -47,7 +61,7 @@ test('large bodies pass in both directions', async () => {
   control.close()
 })
 
-test('a refusal keeps the gateway\'s code, message and hint and is not retried', async () => {
+test("a refusal keeps the gateway's code, message and hint and is not retried", async () => {
   let calls = 0
   await using gateway = await fakeGateway((_request, response) => {
     calls++
@@ -60,7 +74,9 @@ test('a refusal keeps the gateway\'s code, message and hint and is not retried',
 })
 
 test('an input over the limit is bad input: exit 2', async () => {
-  await using gateway = await fakeGateway((_request, response) => answer(response, 413, { error: { code: 'payload_too_large', message: 'over 64 KiB' } }))
+  await using gateway = await fakeGateway((_request, response) =>
+    answer(response, 413, { error: { code: 'payload_too_large', message: 'over 64 KiB' } }),
+  )
   const control = await openControl(gateway.runtime, 'p', never)
   const error = await failure(control.submit({ pipeline: 'x', inputs: {} }))
   control.close()
@@ -106,7 +122,12 @@ test('an abort ends a waiting request at once', async () => {
 })
 
 test('events go on after a broken connection, none twice', async () => {
-  const lines: RunEvent[] = [1, 2, 3, 4].map(n => ({ at: `2026-01-01T00:00:0${n >> 1}.000Z`, task: `t${n}`, agent: 'a', event: 'completed' }))
+  const lines: RunEvent[] = [1, 2, 3, 4].map((n) => ({
+    at: `2026-01-01T00:00:0${n >> 1}.000Z`,
+    task: `t${n}`,
+    agent: 'a',
+    event: 'completed',
+  }))
   let calls = 0
   await using gateway = await fakeGateway((_request, response) => {
     response.writeHead(200, { 'content-type': 'application/jsonl' })

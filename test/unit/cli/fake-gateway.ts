@@ -22,10 +22,10 @@ export async function fakeGateway(listener: RequestListener): Promise<FakeGatewa
   let server = createServer(listener)
   const start = async (): Promise<void> => {
     server = createServer(listener)
-    await new Promise<void>(resolve => server.listen(path, resolve))
+    await new Promise<void>((resolve) => server.listen(path, resolve))
   }
   const stop = async (): Promise<void> => {
-    const closed = new Promise(resolve => server.close(resolve))
+    const closed = new Promise((resolve) => server.close(resolve))
     server.closeAllConnections()
     await closed
   }
@@ -39,7 +39,7 @@ export async function fakeGateway(listener: RequestListener): Promise<FakeGatewa
     const done = Promise.withResolvers<number>()
     stdin.pipe(socket)
     socket.pipe(stdout)
-    socket.on('error', error => {
+    socket.on('error', (error) => {
       stderr.write(`socat E ${error.message}\n`)
       stdout.end()
       done.resolve(1)

@@ -20,7 +20,10 @@ function sink(tty: boolean): { stream: Writable & { isTTY: boolean }; text: () =
 }
 
 /** The command in this process; `signals` gets what would send it a signal. */
-export async function agentctl(args: readonly string[], options: { cwd?: string; environment?: Record<string, string>; tty?: boolean; stdin?: string } = {}): Promise<Ran> {
+export async function agentctl(
+  args: readonly string[],
+  options: { cwd?: string; environment?: Record<string, string>; tty?: boolean; stdin?: string } = {},
+): Promise<Ran> {
   const [out, err] = [sink(options.tty ?? false), sink(options.tty ?? false)]
   const io: Io = {
     stdin: options.stdin === undefined ? new PassThrough() : Readable.from([options.stdin]),
@@ -29,7 +32,7 @@ export async function agentctl(args: readonly string[], options: { cwd?: string;
     environment: { DOCKER_HOST: 'unix:///nonexistent/docker.sock', ...options.environment },
     cwd: options.cwd ?? '/nonexistent-folder',
     onSignal: () => () => undefined,
-    exit: code => {
+    exit: (code) => {
       throw new Error(`exit ${code}`)
     },
   }

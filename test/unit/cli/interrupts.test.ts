@@ -9,7 +9,11 @@ function fake(): { io: Io; send: () => void; exits: number[] } {
     listeners.add(listener)
     return () => void listeners.delete(listener)
   }
-  return { io: { onSignal, exit: (code: number) => void exits.push(code) } as unknown as Io, exits, send: () => listeners.forEach(it => it('SIGINT')) }
+  return {
+    io: { onSignal, exit: (code: number) => void exits.push(code) } as unknown as Io,
+    exits,
+    send: () => listeners.forEach((it) => it('SIGINT')),
+  }
 }
 
 test('the first signal aborts, the second ends the process with 130', () => {
