@@ -11,10 +11,12 @@ export interface Counter {
   close(): void
 }
 
-export async function countingProxy(engine: string = (process.env['DOCKER_HOST'] ?? 'unix:///var/run/docker.sock').replace('unix://', '')): Promise<Counter> {
+export async function countingProxy(
+  engine: string = (process.env['DOCKER_HOST'] ?? 'unix:///var/run/docker.sock').replace('unix://', ''),
+): Promise<Counter> {
   const seen: { method: string; path: string }[] = []
   const socket = join(mkdtempSync(join(tmpdir(), 'agentctl-count-')), 'engine.sock')
-  const server = createServer(client => {
+  const server = createServer((client) => {
     const upstream = connect(engine)
     client.on('data', (chunk: Buffer) => {
       // A request's head starts a chunk: the client writes heads in one piece and bodies hold no such line at their start.
@@ -25,11 +27,11 @@ export async function countingProxy(engine: string = (process.env['DOCKER_HOST']
     client.on('error', () => upstream.destroy())
     upstream.on('error', () => client.destroy())
   })
-  await new Promise<void>(resolve => server.listen(socket, resolve))
+  await new Promise<void>((resolve) => server.listen(socket, resolve))
   return {
     host: `unix://${socket}`,
     total: () => seen.length,
-    calls: (method, path) => seen.filter(call => call.method === method && path.test(call.path)).length,
+    calls: (method, path) => seen.filter((call) => call.method === method && path.test(call.path)).length,
     close: () => void server.close(),
   }
 }

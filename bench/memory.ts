@@ -15,11 +15,13 @@ export async function benchMemory(idle_ms: number = IDLE_MS): Promise<void> {
   await sleep(idle_ms)
   const abort = new AbortController()
   const runtime = await connectDocker({ environment: process.env, signal: abort.signal })
-  const agents = (await runtime.containers(project.name)).filter(it => it.labels[LABEL.kind] === 'agent')
-  const figures = await Promise.all(agents.map(async it => processes(((await runtime.inspect(it.name)) as { State: { Pid: number } }).State.Pid)))
+  const agents = (await runtime.containers(project.name)).filter((it) => it.labels[LABEL.kind] === 'agent')
+  const figures = await Promise.all(
+    agents.map(async (it) => processes(((await runtime.inspect(it.name)) as { State: { Pid: number } }).State.Pid)),
+  )
   abort.abort()
-  const own = median(figures.map(it => it.private))
-  const rss = median(figures.map(it => it.rss))
+  const own = median(figures.map((it) => it.private))
+  const rss = median(figures.map((it) => it.rss))
   report('memory of an idle agent, private', `${(own / MB).toFixed(1)} MB`, '≤ 15 MB', own <= 15 * MB)
   report('memory of an idle agent, RSS', `${(rss / MB).toFixed(1)} MB`, '≤ 60 MB', rss <= 60 * MB)
 }
@@ -33,7 +35,7 @@ function processes(root: number): { private: number; rss: number } {
       if (children !== '') pids.push(...children.split(' ').map(Number))
     }
   }
-  const sums = pids.map(pid => {
+  const sums = pids.map((pid) => {
     const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
     const kb = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0) * 1024
     return { private: kb('Private_Clean') + kb('Private_Dirty'), rss: kb('Rss') }

@@ -62,25 +62,47 @@ async function benchShape(title: string, replicas: number, slots: number, rounds
   bare.close()
   abort.abort()
   const ratio = median(ratios)
-  report(`route ${title}, throughput to bare BullMQ`, ratio.toFixed(2), `${target === null ? '(printed)' : `≥ ${target}`}  (${ratios.map(it => it.toFixed(2)).join(' ')})`, target === null ? null : ratio >= target)
+  report(
+    `route ${title}, throughput to bare BullMQ`,
+    ratio.toFixed(2),
+    `${target === null ? '(printed)' : `≥ ${target}`}  (${ratios.map((it) => it.toFixed(2)).join(' ')})`,
+    target === null ? null : ratio >= target,
+  )
   const [mine, theirs] = [median(scripts.ours), median(scripts.bare)]
-  report(`route ${title}, evalsha per task (bare ${theirs.toFixed(3)})`, mine.toFixed(3), `≤ ${(theirs + 0.05).toFixed(3)}`, mine <= theirs + 0.05)
+  report(
+    `route ${title}, evalsha per task (bare ${theirs.toFixed(3)})`,
+    mine.toFixed(3),
+    `≤ ${(theirs + 0.05).toFixed(3)}`,
+    mine <= theirs + 0.05,
+  )
 }
 
-async function redisOf(runtime: ContainerRuntime, project: string, signal: AbortSignal): Promise<{ password: string; evalsha(): Promise<number> }> {
+async function redisOf(
+  runtime: ContainerRuntime,
+  project: string,
+  signal: AbortSignal,
+): Promise<{ password: string; evalsha(): Promise<number> }> {
   const store = await readStore(runtime, project, signal)
   if (store === null) throw new Error('no secrets')
   return {
     password: store.broker_password,
     evalsha: async () => {
-      const { stdout } = await runtime.exec(trustedName(project, 'broker'), ['redis-cli', 'info', 'commandstats'], { env: [`REDISCLI_AUTH=${store.broker_password}`] })
+      const { stdout } = await runtime.exec(trustedName(project, 'broker'), ['redis-cli', 'info', 'commandstats'], {
+        env: [`REDISCLI_AUTH=${store.broker_password}`],
+      })
       return Number(/cmdstat_evalsha:calls=(\d+)/.exec(stdout.toString('utf8'))?.[1] ?? 0)
     },
   }
 }
 
 /** A producer and worker of BullMQ's own in a container of the engine image, as near to Redis as the gateway is. */
-async function bareWorker(runtime: ContainerRuntime, project: string, folder: string, password: string, signal: AbortSignal): Promise<{ round(count: number): Promise<number>; close(): void }> {
+async function bareWorker(
+  runtime: ContainerRuntime,
+  project: string,
+  folder: string,
+  password: string,
+  signal: AbortSignal,
+): Promise<{ round(count: number): Promise<number>; close(): void }> {
   await build({
     entryPoints: [join(ROOT, 'bench/bare-worker.ts')],
     bundle: true,
@@ -92,7 +114,7 @@ async function bareWorker(runtime: ContainerRuntime, project: string, folder: st
   })
   const record = await readRecord(runtime, project, signal)
   if (record === null) throw new Error('no record')
-  const gateway = desired(record, SECCOMP).containers.find(it => it.spec.kind === 'gateway')?.spec as ContainerSpec
+  const gateway = desired(record, SECCOMP).containers.find((it) => it.spec.kind === 'gateway')?.spec as ContainerSpec
   const name = `${project}-bare-1`
   const spec: ContainerSpec = {
     ...gateway,
@@ -115,8 +137,8 @@ async function bareWorker(runtime: ContainerRuntime, project: string, folder: st
   })
   stream.stderr.on('data', (chunk: Buffer) => void process.stderr.write(chunk))
   return {
-    round: count =>
-      new Promise(resolve => {
+    round: (count) =>
+      new Promise((resolve) => {
         waiting.push(resolve)
         stream.stdin.write(`${count}\n`)
       }),

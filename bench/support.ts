@@ -18,20 +18,32 @@ export interface BenchProject extends Disposable {
   readonly folder: string
   write(files: { readonly [path: string]: string }): void
   /** Runs `agentctl …`; ms from process start to its end. Throws with its stderr when it fails. */
-  agentctl(args: readonly string[], environment?: { readonly [name: string]: string }): Promise<{ readonly ms: number; readonly stdout: string }>
+  agentctl(
+    args: readonly string[],
+    environment?: { readonly [name: string]: string },
+  ): Promise<{ readonly ms: number; readonly stdout: string }>
 }
 
 export function benchProject(name: string, files: { readonly [path: string]: string }): BenchProject {
   const folder = mkdtempSync(join(tmpdir(), `agentctl-bench-${name}-`))
   chmodSync(folder, 0o755)
-  const write: BenchProject['write'] = all => {
+  const write: BenchProject['write'] = (all) => {
     for (const [path, content] of Object.entries(all)) {
       mkdirSync(dirname(join(folder, path)), { recursive: true, mode: 0o755 })
       writeFileSync(join(folder, path), content, { mode: 0o644 })
     }
   }
   write(files)
-  const command = (args: readonly string[]): string[] => [BIN, '-p', name, '--project-directory', folder, '-f', join(folder, 'agents.yaml'), ...args]
+  const command = (args: readonly string[]): string[] => [
+    BIN,
+    '-p',
+    name,
+    '--project-directory',
+    folder,
+    '-f',
+    join(folder, 'agents.yaml'),
+    ...args,
+  ]
   return {
     name,
     folder,
@@ -44,7 +56,12 @@ export function benchProject(name: string, files: { readonly [path: string]: str
   }
 }
 
-export function run(program: string, args: readonly string[], environment: { readonly [name: string]: string } = {}, timeout_ms = 240_000): Promise<{ ms: number; stdout: string }> {
+export function run(
+  program: string,
+  args: readonly string[],
+  environment: { readonly [name: string]: string } = {},
+  timeout_ms = 240_000,
+): Promise<{ ms: number; stdout: string }> {
   return new Promise((done, fail) => {
     const begin = performance.now()
     const child = spawn(program, args, { env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'], timeout: timeout_ms })
@@ -53,7 +70,7 @@ export function run(program: string, args: readonly string[], environment: { rea
     child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString('utf8')))
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString('utf8')))
     child.on('error', fail)
-    child.on('close', code => {
+    child.on('close', (code) => {
       const ms = performance.now() - begin
       if (code === 0) done({ ms, stdout })
       else fail(new Error(`${args.slice(1).join(' ')} exited ${code}\n${stderr}`))

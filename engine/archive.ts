@@ -32,7 +32,7 @@ export async function readEntries(tar: NodeJS.ReadableStream): Promise<ReadonlyM
       if (entry.header.type === 'file') files.set(entry.header.name, content)
     }
   })()
-  tar.on('error', error => parser.destroy(error))
+  tar.on('error', (error) => parser.destroy(error))
   tar.pipe(parser)
   await done
   return files

@@ -6,7 +6,18 @@ import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
 import { hashOf } from './canonical.ts'
 import { agentPosture, servicePosture } from './harden.ts'
 import {
-  BROKER_VOLUME, containerName, HOST, LABEL, linkNetwork, networkName, PATHS, roleNetwork, SECRETS_VOLUME, secretsFolder, STATE_VOLUME, volumeName,
+  BROKER_VOLUME,
+  containerName,
+  HOST,
+  LABEL,
+  linkNetwork,
+  networkName,
+  PATHS,
+  roleNetwork,
+  SECRETS_VOLUME,
+  secretsFolder,
+  STATE_VOLUME,
+  volumeName,
 } from './names.ts'
 import type { ContainerSpec, Endpoint, NetworkSpec, VolumeSpec } from './ports.ts'
 import type { ProjectRecord } from './record.ts'
@@ -46,15 +57,20 @@ const SERVICE_TIMEOUT_MS = 300_000
 export const secretsMount = (record: Pick<ProjectRecord, 'project' | 'data_root'>): string =>
   posix.join(record.data_root, 'volumes', volumeName(record.project.name, SECRETS_VOLUME), '_data')
 
-const usersOf = (project: Project, service: string): readonly Agent[] => sorted(project.agents).filter(agent => agent.uses.includes(service))
-const sorted = <T>(map: { readonly [name: string]: T }): readonly T[] => Object.keys(map).sort().map(name => map[name] as T)
-const onDefaultNetwork = (project: Project, service: Service): boolean => service.ports.length > 0 || usersOf(project, service.name).length === 0
+const usersOf = (project: Project, service: string): readonly Agent[] =>
+  sorted(project.agents).filter((agent) => agent.uses.includes(service))
+const sorted = <T>(map: { readonly [name: string]: T }): readonly T[] =>
+  Object.keys(map)
+    .sort()
+    .map((name) => map[name] as T)
+const onDefaultNetwork = (project: Project, service: Service): boolean =>
+  service.ports.length > 0 || usersOf(project, service.name).length === 0
 
 /** Short names of the networks that the project needs; subnets are chosen for these. */
 export function networkNames(project: Project): readonly string[] {
   const names = ['control', 'outside', ...Object.keys(project.agents).sort().map(roleNetwork)]
-  for (const agent of sorted(project.agents)) names.push(...[...agent.uses].sort().map(service => linkNetwork(agent.name, service)))
-  if (sorted(project.services).some(service => onDefaultNetwork(project, service))) names.push('default')
+  for (const agent of sorted(project.agents)) names.push(...[...agent.uses].sort().map((service) => linkNetwork(agent.name, service)))
+  if (sorted(project.services).some((service) => onDefaultNetwork(project, service))) names.push('default')
   return names
 }
 
@@ -70,22 +86,28 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     subnets: record.subnets,
     roleNetworks: Object.keys(project.agents).sort().map(roleNetwork),
   }
-  const trusted = trustedSpecs(facts).map((spec): DesiredContainer => ({
-    spec: finish(spec, record.revision),
-    hash: hashOfSpec(spec),
-    group: `agentctl-${spec.kind}`,
-    replica: 1,
-    until: spec.healthcheck === null ? 'running' : 'healthy',
-    timeout_ms: PART_TIMEOUT_MS,
-    after: [],
-    secrets: [],
-    stopped: false,
-  }))
-  const agents = sorted(project.agents).flatMap(agent => range(record.scale[agent.name] ?? agent.replicas).map(replica => agentContainer(record, agent, replica, seccomp)))
-  const services = sorted(project.services).flatMap(service => range(record.scale[service.name] ?? service.replicas).map(replica => serviceContainer(record, service, replica)))
+  const trusted = trustedSpecs(facts).map(
+    (spec): DesiredContainer => ({
+      spec: finish(spec, record.revision),
+      hash: hashOfSpec(spec),
+      group: `agentctl-${spec.kind}`,
+      replica: 1,
+      until: spec.healthcheck === null ? 'running' : 'healthy',
+      timeout_ms: PART_TIMEOUT_MS,
+      after: [],
+      secrets: [],
+      stopped: false,
+    }),
+  )
+  const agents = sorted(project.agents).flatMap((agent) =>
+    range(record.scale[agent.name] ?? agent.replicas).map((replica) => agentContainer(record, agent, replica, seccomp)),
+  )
+  const services = sorted(project.services).flatMap((service) =>
+    range(record.scale[service.name] ?? service.replicas).map((replica) => serviceContainer(record, service, replica)),
+  )
   return {
     project: project.name,
-    networks: networkNames(project).map(name => ({
+    networks: networkNames(project).map((name) => ({
       name: networkName(project.name, name),
       internal: name !== 'outside' && name !== 'default',
       subnet: record.subnets[name] ?? '',
@@ -95,7 +117,9 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
       { name: volumeName(project.name, STATE_VOLUME), labels: labels({}), tmpfs: null },
       { name: volumeName(project.name, SECRETS_VOLUME), labels: labels({}), tmpfs: 16_777_216 },
       { name: volumeName(project.name, BROKER_VOLUME), labels: labels({}), tmpfs: null },
-      ...Object.keys(project.volumes).sort().map(name => ({ name: volumeName(project.name, name), labels: labels({}), tmpfs: null })),
+      ...Object.keys(project.volumes)
+        .sort()
+        .map((name) => ({ name: volumeName(project.name, name), labels: labels({}), tmpfs: null })),
     ],
     owners: volumeOwners(project),
     containers: [...trusted, ...services, ...agents],
@@ -105,8 +129,12 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
 const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index + 1)
 
 /** The hash covers all that `spec` says except the gateway's further networks, which are joined and left while it runs. */
-const hashOfSpec = (spec: ContainerSpec): string => hashOf(spec.kind === 'gateway' ? { ...spec, endpoints: spec.endpoints.slice(0, 1) } : spec)
-const finish = (spec: ContainerSpec, revision: number): ContainerSpec => ({ ...spec, labels: { ...spec.labels, [LABEL.configHash]: hashOfSpec(spec), [LABEL.revision]: String(revision) } })
+const hashOfSpec = (spec: ContainerSpec): string =>
+  hashOf(spec.kind === 'gateway' ? { ...spec, endpoints: spec.endpoints.slice(0, 1) } : spec)
+const finish = (spec: ContainerSpec, revision: number): ContainerSpec => ({
+  ...spec,
+  labels: { ...spec.labels, [LABEL.configHash]: hashOfSpec(spec), [LABEL.revision]: String(revision) },
+})
 
 function uidOf(agent: Agent): { readonly uid: number; readonly gid: number } {
   const [uid = 0, gid = uid] = (agent.user ?? DEFAULTS.agent.user).split(':').map(Number)
@@ -129,9 +157,15 @@ function volumeOwners(project: Project): Desired['owners'] {
 function mountsOf(project: string, workload: Workload): Pick<ContainerSpec, 'binds' | 'volumes' | 'tmpfs'> {
   const { mounts } = workload
   return {
-    binds: mounts.flatMap(mount => (mount.type === 'bind' ? [{ source: mount.source, target: mount.target, read_only: mount.read_only }] : [])),
-    volumes: mounts.flatMap(mount => (mount.type === 'volume' ? [{ source: volumeName(project, mount.source), target: mount.target, read_only: mount.read_only }] : [])),
-    tmpfs: mounts.flatMap(mount => (mount.type === 'tmpfs' ? [{ target: mount.target, size: mount.size, exec: true, mode: 0o1777 }] : [])),
+    binds: mounts.flatMap((mount) =>
+      mount.type === 'bind' ? [{ source: mount.source, target: mount.target, read_only: mount.read_only }] : [],
+    ),
+    volumes: mounts.flatMap((mount) =>
+      mount.type === 'volume' ? [{ source: volumeName(project, mount.source), target: mount.target, read_only: mount.read_only }] : [],
+    ),
+    tmpfs: mounts.flatMap((mount) =>
+      mount.type === 'tmpfs' ? [{ target: mount.target, size: mount.size, exec: true, mode: 0o1777 }] : [],
+    ),
   }
 }
 
@@ -150,13 +184,15 @@ const healthcheckOf = (workload: Workload): ContainerSpec['healthcheck'] =>
 const hasCheck = (workload: Workload): boolean => workload.healthcheck !== null && workload.healthcheck.test[0] !== 'NONE'
 
 function dependencies(project: Project, workload: Workload): DesiredContainer['after'] {
-  return Object.keys(workload.depends_on).sort().map(group => {
-    const condition = workload.depends_on[group]?.condition
-    const agent = project.agents[group] !== undefined
-    if (condition === 'service_completed_successfully') return { group, until: 'completed' as const }
-    if (condition === 'service_healthy') return { group, until: agent ? ('ready' as const) : ('healthy' as const) }
-    return { group, until: 'running' as const }
-  })
+  return Object.keys(workload.depends_on)
+    .sort()
+    .map((group) => {
+      const condition = workload.depends_on[group]?.condition
+      const agent = project.agents[group] !== undefined
+      if (condition === 'service_completed_successfully') return { group, until: 'completed' as const }
+      if (condition === 'service_healthy') return { group, until: agent ? ('ready' as const) : ('healthy' as const) }
+      return { group, until: 'running' as const }
+    })
 }
 
 function agentContainer(record: ProjectRecord, agent: Agent, replica: number, seccomp: string): DesiredContainer {
@@ -172,12 +208,12 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
     extraHosts[service] = hostAddress(record.subnets[link] ?? '', serviceHost(1))
   }
   const mounts = mountsOf(project.name, agent)
-  const taken = new Set(agent.mounts.map(mount => mount.target))
+  const taken = new Set(agent.mounts.map((mount) => mount.target))
   const tmpfs = [
     // Both are charged to the container's memory: filling them must not be what kills it.
     { target: '/tmp', size: Math.min(DEFAULTS.tmpfs.tmp, Math.floor(agent.mem_limit / 8)), exec: false, mode: 0o1777 },
     { target: '/workspace', size: Math.min(DEFAULTS.tmpfs.workspace, Math.floor(agent.mem_limit / 2)), exec: true, mode: 0o755 },
-  ].filter(entry => !taken.has(entry.target))
+  ].filter((entry) => !taken.has(entry.target))
   const owner = uidOf(agent)
   const handler = agent.handler
   const binds = [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }]
@@ -195,10 +231,18 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
       [AGENT_ENV.agent]: agent.name,
       [AGENT_ENV.replica]: String(replica),
       [AGENT_ENV.concurrency]: String(agent.concurrency),
-      ...(handler.kind === 'image' ? {} : { [AGENT_ENV.handler]: handler.kind === 'exec' ? 'exec' : `module:/app/${posix.basename(handler.path)}` }),
+      ...(handler.kind === 'image'
+        ? {}
+        : { [AGENT_ENV.handler]: handler.kind === 'exec' ? 'exec' : `module:/app/${posix.basename(handler.path)}` }),
       ...(project.telemetry === null ? {} : { AGENTCTL_TRACES: '1' }),
     },
-    labels: { ...agent.labels, [LABEL.project]: project.name, [LABEL.kind]: 'agent', [LABEL.agent]: agent.name, [LABEL.replica]: String(replica) },
+    labels: {
+      ...agent.labels,
+      [LABEL.project]: project.name,
+      [LABEL.kind]: 'agent',
+      [LABEL.agent]: agent.name,
+      [LABEL.replica]: String(replica),
+    },
     user: agent.user ?? DEFAULTS.agent.user,
     working_dir: agent.working_dir,
     stop_grace_s: 10,
@@ -209,7 +253,7 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
     ports: [],
     binds,
     volumes: mounts.volumes,
-    tmpfs: [...tmpfs, ...mounts.tmpfs].map(entry => (entry.target === '/tmp' ? entry : { ...entry, mode: 0o755, owner })),
+    tmpfs: [...tmpfs, ...mounts.tmpfs].map((entry) => (entry.target === '/tmp' ? entry : { ...entry, mode: 0o755, owner })),
     ...agentPosture(seccomp),
     mem_limit: agent.mem_limit,
     cpus: agent.cpus,
@@ -236,7 +280,8 @@ function serviceContainer(record: ProjectRecord, service: Service, replica: numb
   const { project } = record
   const name = containerName(project.name, service.name, replica)
   const endpoints: Endpoint[] = []
-  if (onDefaultNetwork(project, service)) endpoints.push({ network: networkName(project.name, 'default'), address: null, aliases: [service.name] })
+  if (onDefaultNetwork(project, service))
+    endpoints.push({ network: networkName(project.name, 'default'), address: null, aliases: [service.name] })
   for (const agent of usersOf(project, service.name)) {
     const link = linkNetwork(agent.name, service.name)
     endpoints.push({ network: networkName(project.name, link), address: hostAddress(record.subnets[link] ?? '', serviceHost(replica)) })
@@ -249,24 +294,35 @@ function serviceContainer(record: ProjectRecord, service: Service, replica: numb
     entrypoint: service.entrypoint,
     command: service.command,
     environment: service.environment,
-    labels: { ...service.labels, [LABEL.project]: project.name, [LABEL.kind]: 'service', [LABEL.service]: service.name, [LABEL.replica]: String(replica) },
+    labels: {
+      ...service.labels,
+      [LABEL.project]: project.name,
+      [LABEL.kind]: 'service',
+      [LABEL.service]: service.name,
+      [LABEL.replica]: String(replica),
+    },
     user: service.user,
     working_dir: service.working_dir,
     stop_grace_s: 10,
     healthcheck: healthcheckOf(service),
     endpoints,
     extra_hosts: {},
-    dns: endpoints.some(endpoint => endpoint.aliases !== undefined) ? [] : ['127.0.0.1'],
+    dns: endpoints.some((endpoint) => endpoint.aliases !== undefined) ? [] : ['127.0.0.1'],
     ports: service.ports,
     ...mounts,
-    binds: service.secrets.length === 0 ? mounts.binds : [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }],
+    binds:
+      service.secrets.length === 0
+        ? mounts.binds
+        : [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }],
     ...servicePosture(),
     mem_limit: service.mem_limit,
     cpus: service.cpus,
     pids_limit: service.pids_limit,
     restart: 'no',
   }
-  const completes = [...sorted(project.agents), ...sorted(project.services)].some(other => other.depends_on[service.name]?.condition === 'service_completed_successfully')
+  const completes = [...sorted(project.agents), ...sorted(project.services)].some(
+    (other) => other.depends_on[service.name]?.condition === 'service_completed_successfully',
+  )
   return {
     spec: finish(spec, record.revision),
     hash: hashOfSpec(spec),

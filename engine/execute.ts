@@ -37,7 +37,7 @@ export async function execute(plan: Plan, options: ExecuteOptions): Promise<Outc
     await walk(plan.steps, {
       limit: Number.POSITIVE_INFINITY,
       signal: options.signal,
-      visit: async step => {
+      visit: async (step) => {
         const begin = performance.now()
         event(step, 'start')
         try {
@@ -63,18 +63,31 @@ export async function execute(plan: Plan, options: ExecuteOptions): Promise<Outc
         }
       },
       skipped: (step, because) => {
-        skipped.push(`${step.operation.op} ${step.target}${because.length === 0 ? '' : ` (waiting on ${because.map(id => plan.steps.find(other => other.id === id)?.target ?? `#${id}`).join(', ')})`}`)
+        skipped.push(
+          `${step.operation.op} ${step.target}${because.length === 0 ? '' : ` (waiting on ${because.map((id) => plan.steps.find((other) => other.id === id)?.target ?? `#${id}`).join(', ')})`}`,
+        )
         event(step, 'skipped')
       },
     })
   } finally {
     watch.close()
   }
-  return { ok: failures.length === 0 && skipped.length === 0 && !options.signal.aborted, failures, skipped, interrupted: options.signal.aborted }
+  return {
+    ok: failures.length === 0 && skipped.length === 0 && !options.signal.aborted,
+    failures,
+    skipped,
+    interrupted: options.signal.aborted,
+  }
 }
 
 function asFailure(step: Step, error: unknown): StepFailure {
-  const known = error instanceof AgentctlError ? error : new AgentctlError('AG9001', error instanceof Error ? error.message : String(error), { hint: 'Please report it with AGENTCTL_DEBUG=1.', cause: error })
+  const known =
+    error instanceof AgentctlError
+      ? error
+      : new AgentctlError('AG9001', error instanceof Error ? error.message : String(error), {
+          hint: 'Please report it with AGENTCTL_DEBUG=1.',
+          cause: error,
+        })
   return { target: step.target, op: step.operation.op, code: known.code, message: known.message, hint: known.hint }
 }
 
@@ -91,13 +104,13 @@ function semaphore(limit: number): () => Promise<() => void> {
       free -= 1
       return Promise.resolve(release)
     }
-    return new Promise(resolve => queue.push(() => resolve(release)))
+    return new Promise((resolve) => queue.push(() => resolve(release)))
   }
 }
 
 async function wait(operation: Extract<Step['operation'], { op: 'wait' }>, options: ExecuteOptions, watch: Watch): Promise<void> {
   if (operation.until !== 'ready') return await watch.until(operation.container, operation.until, operation.timeout_ms, options.signal)
-  const want = options.containers.find(container => container.spec.name === operation.container)
+  const want = options.containers.find((container) => container.spec.name === operation.container)
   const agent = want?.spec.labels[LABEL.agent]
   if (want === undefined || agent === undefined) throw new Error(`no agent ${operation.container} in the desired state`)
   const settled = new AbortController()
@@ -127,7 +140,12 @@ async function act(step: Step, { runtime, signal, writeRecord, writeSecrets }: E
       await runtime.createVolume(operation.volume, signal)
       return
     case 'own-volume':
-      return await runtime.putFiles(operation.container, operation.path, [{ path: './', content: '', mode: 0o755, uid: operation.uid, gid: operation.gid }], signal)
+      return await runtime.putFiles(
+        operation.container,
+        operation.path,
+        [{ path: './', content: '', mode: 0o755, uid: operation.uid, gid: operation.gid }],
+        signal,
+      )
     case 'remove-volume':
       return await runtime.removeVolume(operation.name, signal)
     case 'write-secrets':

@@ -6,13 +6,33 @@ import type { ContainerSpec } from './ports.ts'
 
 type Posture = Pick<
   ContainerSpec,
-  'read_only' | 'cap_drop' | 'cap_add' | 'no_new_privileges' | 'seccomp' | 'masked_paths' | 'readonly_paths' | 'sysctls' | 'ulimits' | 'oom_score_adj' | 'init'
+  | 'read_only'
+  | 'cap_drop'
+  | 'cap_add'
+  | 'no_new_privileges'
+  | 'seccomp'
+  | 'masked_paths'
+  | 'readonly_paths'
+  | 'sysctls'
+  | 'ulimits'
+  | 'oom_score_adj'
+  | 'init'
 >
 
 /** The newest engine's list: older ones lack powercap (GHSA-jq35-85cj-fj4p), interrupts and thermal_throttle (GHSA-6fw5-f8r9-fgfm). */
 const MASKED_PATHS: readonly string[] = [
-  '/proc/acpi', '/proc/asound', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/sched_debug', '/proc/scsi',
-  '/proc/timer_list', '/proc/timer_stats', '/sys/devices/virtual/powercap', '/sys/firmware',
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
 ]
 const READONLY_PATHS: readonly string[] = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
 

@@ -21,22 +21,37 @@ export interface ProjectLock {
   release(): void
 }
 
-export async function takeLock(runtime: ContainerRuntime, project: string, options: { readonly timeout_ms: number; readonly signal: AbortSignal }): Promise<ProjectLock> {
+export async function takeLock(
+  runtime: ContainerRuntime,
+  project: string,
+  options: { readonly timeout_ms: number; readonly signal: AbortSignal },
+): Promise<ProjectLock> {
   const seconds = Math.max(0, Math.ceil(options.timeout_ms / 1000))
-  const stream = await runtime.execStream(trustedName(project, 'secrets'), ['sh', '-c', SCRIPT, 'lock', String(seconds)], {}, options.signal)
+  const stream = await runtime.execStream(
+    trustedName(project, 'secrets'),
+    ['sh', '-c', SCRIPT, 'lock', String(seconds)],
+    {},
+    options.signal,
+  )
   const lines = lineReader(stream)
   const first = await lines()
   if (first !== 'locked') {
     stream.close()
-    if (options.signal.aborted) throw new AgentctlError('AG7002', 'interrupted while waiting for the project lock', { hint: 'Nothing was changed.', exit: 130 })
-    throw new AgentctlError('AG4011', `another command or the controller has held the lock of project "${project}" for ${seconds} s`, { hint: 'Wait for it to end and try again.' })
+    if (options.signal.aborted)
+      throw new AgentctlError('AG7002', 'interrupted while waiting for the project lock', { hint: 'Nothing was changed.', exit: 130 })
+    throw new AgentctlError('AG4011', `another command or the controller has held the lock of project "${project}" for ${seconds} s`, {
+      hint: 'Wait for it to end and try again.',
+    })
   }
   return {
     async writeRecord(record) {
       const bytes = Buffer.from(`${JSON.stringify(record, null, 1)}\n`)
       stream.stdin.write(`record ${bytes.length}\n`)
       stream.stdin.write(bytes)
-      if ((await lines()) !== 'written') throw new AgentctlError('AG4005', `the record of project "${project}" could not be written`, { hint: 'Is the engine\'s disk full? See `agentctl doctor`.' })
+      if ((await lines()) !== 'written')
+        throw new AgentctlError('AG4005', `the record of project "${project}" could not be written`, {
+          hint: "Is the engine's disk full? See `agentctl doctor`.",
+        })
     },
     release: () => stream.close(),
   }
@@ -68,7 +83,7 @@ function lineReader(stream: ExecStream): () => Promise<string | null> {
   return () => {
     const line = lines.shift()
     if (line !== undefined) return Promise.resolve(line)
-    return ended ? Promise.resolve(null) : new Promise(resolve => waiting.push(resolve))
+    return ended ? Promise.resolve(null) : new Promise((resolve) => waiting.push(resolve))
   }
 }
 
@@ -88,10 +103,14 @@ export async function readRecord(runtime: ContainerRuntime, project: string, sig
 export function parseRecord(project: string, text: string): ProjectRecord {
   const record = JSON.parse(text) as ProjectRecord
   if (record.version > RECORD_VERSION) {
-    throw new AgentctlError('AG4010', `project "${project}" was made by agentctl ${record.written_by} (record version ${record.version}); this is record version ${RECORD_VERSION}`, {
-      hint: `Use agentctl ${record.written_by} or newer.`,
-      exit: 2,
-    })
+    throw new AgentctlError(
+      'AG4010',
+      `project "${project}" was made by agentctl ${record.written_by} (record version ${record.version}); this is record version ${RECORD_VERSION}`,
+      {
+        hint: `Use agentctl ${record.written_by} or newer.`,
+        exit: 2,
+      },
+    )
   }
   return record
 }

@@ -9,11 +9,16 @@ export interface Observed {
 }
 
 export async function observe(runtime: ContainerRuntime, project: string, signal: AbortSignal): Promise<Observed> {
-  const [containers, networks, volumes] = await Promise.all([runtime.containers(project, signal), runtime.networks(project, signal), runtime.volumes(project, signal)])
+  const [containers, networks, volumes] = await Promise.all([
+    runtime.containers(project, signal),
+    runtime.networks(project, signal),
+    runtime.volumes(project, signal),
+  ])
   return { containers, networks, volumes }
 }
 
 export const kindOf = (container: ObservedContainer): string => container.labels[LABEL.kind] ?? ''
 /** The agent or service that a container belongs to; null for our own parts. */
-export const groupOf = (container: ObservedContainer): string | null => container.labels[LABEL.agent] ?? container.labels[LABEL.service] ?? null
+export const groupOf = (container: ObservedContainer): string | null =>
+  container.labels[LABEL.agent] ?? container.labels[LABEL.service] ?? null
 export const replicaOf = (container: ObservedContainer): number => Number(container.labels[LABEL.replica] ?? '1')

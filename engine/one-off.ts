@@ -26,9 +26,16 @@ export interface OneOffOptions {
 /** Gives the command's exit code. */
 export async function runOneOff({ runtime, signal, project, agent, command, output }: OneOffOptions): Promise<number> {
   const record = await readRecord(runtime, project, signal)
-  if (record === null) throw new AgentctlError('AG4012', `there is no project "${project}" on this engine`, { hint: 'Bring it up with `agentctl up`.', exit: 2 })
-  const template = desired({ ...record, scale: { ...record.scale, [agent]: 1 } }, SECCOMP).containers.find(it => it.spec.labels[LABEL.agent] === agent)
-  if (template === undefined) throw new AgentctlError('AG6002', `project "${project}" has no agent "${agent}"`, { hint: 'See `agentctl ps`.', exit: 2 })
+  if (record === null)
+    throw new AgentctlError('AG4012', `there is no project "${project}" on this engine`, {
+      hint: 'Bring it up with `agentctl up`.',
+      exit: 2,
+    })
+  const template = desired({ ...record, scale: { ...record.scale, [agent]: 1 } }, SECCOMP).containers.find(
+    (it) => it.spec.labels[LABEL.agent] === agent,
+  )
+  if (template === undefined)
+    throw new AgentctlError('AG6002', `project "${project}" has no agent "${agent}"`, { hint: 'See `agentctl ps`.', exit: 2 })
   const name = `${project}-${agent}-run-${randomInt(0x1000000).toString(16).padStart(6, '0')}`
   const ownFolder = secretsFolder(template.spec.name)
   const spec: ContainerSpec = {
@@ -38,9 +45,14 @@ export async function runOneOff({ runtime, signal, project, agent, command, outp
     entrypoint: command.slice(0, 1),
     command: command.slice(1),
     healthcheck: { test: ['NONE'], interval_ms: 0, timeout_ms: 0, start_period_ms: 0, retries: 0 },
-    binds: template.spec.binds.map(bind => (bind.target === PATHS.secrets ? { ...bind, source: bind.source.replace(new RegExp(`${ownFolder}$`), secretsFolder(name)) } : bind)),
-    endpoints: template.spec.endpoints.map(endpoint => {
-      const subnet = Object.entries(record.subnets).find(([network]) => networkName(project, network) === endpoint.network)?.[1] ?? record.subnets[roleNetwork(agent)] ?? ''
+    binds: template.spec.binds.map((bind) =>
+      bind.target === PATHS.secrets ? { ...bind, source: bind.source.replace(new RegExp(`${ownFolder}$`), secretsFolder(name)) } : bind,
+    ),
+    endpoints: template.spec.endpoints.map((endpoint) => {
+      const subnet =
+        Object.entries(record.subnets).find(([network]) => networkName(project, network) === endpoint.network)?.[1] ??
+        record.subnets[roleNetwork(agent)] ??
+        ''
       return { ...endpoint, address: hostAddress(subnet, randomInt(FIRST_HOST, LAST_HOST + 1)) }
     }),
   }

@@ -11,7 +11,7 @@ export type Phases = ReadonlyMap<string, JobPhase>
 /** The jobs to start now, in the order of the file. */
 export function readyJobs(pipeline: Pipeline, phases: Phases): readonly PipelineJob[] {
   return Object.values(pipeline.jobs).filter(
-    job => (phases.get(job.id) ?? 'waiting') === 'waiting' && job.needs.every(need => phases.get(need) === 'completed'),
+    (job) => (phases.get(job.id) ?? 'waiting') === 'waiting' && job.needs.every((need) => phases.get(need) === 'completed'),
   )
 }
 
@@ -28,8 +28,8 @@ export function runStatus(pipeline: Pipeline, phases: Phases): 'completed' | 'fa
 
 /** The jobs that nobody needs: their results are the run's. */
 export function lastJobs(pipeline: Pipeline): readonly string[] {
-  const needed = new Set(Object.values(pipeline.jobs).flatMap(job => job.needs))
-  return Object.keys(pipeline.jobs).filter(id => !needed.has(id))
+  const needed = new Set(Object.values(pipeline.jobs).flatMap((job) => job.needs))
+  return Object.keys(pipeline.jobs).filter((id) => !needed.has(id))
 }
 
 /** The needs whose results `with` or `foreach` refers to: only these must be read. */
@@ -40,11 +40,11 @@ export function resultsUsed(job: PipelineJob): readonly string[] {
       const [root, need] = template.$ref
       if (root === 'needs' && need !== undefined) used.add(need)
     } else if (Array.isArray(template)) template.forEach(visit)
-    else if (typeof template === 'object' && template !== null) Object.values(template).forEach(it => visit(it as Template))
+    else if (typeof template === 'object' && template !== null) Object.values(template).forEach((it) => visit(it as Template))
   }
   visit(job.with)
   if (job.foreach !== null) visit(job.foreach.in)
-  return job.needs.filter(need => used.has(need))
+  return job.needs.filter((need) => used.has(need))
 }
 
 export interface Scope {
@@ -57,11 +57,15 @@ export type Resolved = { readonly ok: true; readonly inputs: readonly Json[] } |
 /** The inputs of a job's tasks: one, or one per element of `foreach`. */
 export function taskInputs(job: PipelineJob, scope: Scope): Resolved {
   try {
-    const root: { [name: string]: Json } = { inputs: scope.inputs, needs: Object.fromEntries([...scope.results].map(([need, result]) => [need, { result }])) }
+    const root: { [name: string]: Json } = {
+      inputs: scope.inputs,
+      needs: Object.fromEntries([...scope.results].map(([need, result]) => [need, { result }])),
+    }
     if (job.foreach === null) return { ok: true, inputs: [checked(resolve(job.with, root), job.id)] }
     const list = resolve(job.foreach.in, root)
     if (!Array.isArray(list)) throw new Unresolved('bad_reference', `job "${job.id}": foreach needs a list, got ${kindOf(list)}`)
-    if (list.length > MAX_FOREACH) throw new Unresolved('too_many_tasks', `job "${job.id}": foreach over ${list.length} elements; the limit is ${MAX_FOREACH}`)
+    if (list.length > MAX_FOREACH)
+      throw new Unresolved('too_many_tasks', `job "${job.id}": foreach over ${list.length} elements; the limit is ${MAX_FOREACH}`)
     const as = job.foreach.as
     return { ok: true, inputs: list.map((element: Json) => checked(resolve(job.with, { ...root, [as]: element }), job.id)) }
   } catch (error) {
@@ -71,15 +75,26 @@ export function taskInputs(job: PipelineJob, scope: Scope): Resolved {
 }
 
 /** The result of an ended run, or why it has none. */
-export function runResult(pipeline: Pipeline, results: ReadonlyMap<string, Json>): { readonly ok: true; readonly result: Json } | { readonly ok: false; readonly error: WorkError } {
+export function runResult(
+  pipeline: Pipeline,
+  results: ReadonlyMap<string, Json>,
+): { readonly ok: true; readonly result: Json } | { readonly ok: false; readonly error: WorkError } {
   const result: { [job: string]: Json } = {}
   for (const id of lastJobs(pipeline)) result[id] = results.get(id) ?? null
   const bytes = jsonBytes(result)
   if (bytes <= MAX_BODY_BYTES) return { ok: true, result }
-  return { ok: false, error: { code: 'payload_too_large', message: `the run's result has ${bytes} bytes; the limit is ${MAX_BODY_BYTES}. Write large results to a volume and return their place.` } }
+  return {
+    ok: false,
+    error: {
+      code: 'payload_too_large',
+      message: `the run's result has ${bytes} bytes; the limit is ${MAX_BODY_BYTES}. Write large results to a volume and return their place.`,
+    },
+  }
 }
 
-export type Checked = { readonly ok: true; readonly inputs: { readonly [name: string]: Json } } | { readonly ok: false; readonly message: string; readonly hint: string }
+export type Checked =
+  | { readonly ok: true; readonly inputs: { readonly [name: string]: Json } }
+  | { readonly ok: false; readonly message: string; readonly hint: string }
 
 /** The given inputs with defaults filled in, or the first problem (all problems named in one message). */
 export function checkInputs(pipeline: Pipeline, given: { readonly [name: string]: Json }): Checked {
@@ -97,10 +112,18 @@ export function checkInputs(pipeline: Pipeline, given: { readonly [name: string]
     else inputs[name] = value
   }
   const known = Object.keys(pipeline.inputs)
-  const hint = known.length === 0 ? `Pipeline "${pipeline.name}" takes no inputs.` : `Inputs of "${pipeline.name}": ${known.map(name => `${name} (${pipeline.inputs[name]?.type})`).join(', ')}.`
+  const hint =
+    known.length === 0
+      ? `Pipeline "${pipeline.name}" takes no inputs.`
+      : `Inputs of "${pipeline.name}": ${known.map((name) => `${name} (${pipeline.inputs[name]?.type})`).join(', ')}.`
   if (problems.length > 0) return { ok: false, message: `the inputs do not fit pipeline "${pipeline.name}": ${problems.join('; ')}`, hint }
   const bytes = jsonBytes(inputs)
-  if (bytes > MAX_PAYLOAD_BYTES) return { ok: false, message: `the inputs have ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`, hint: 'Pass files by a volume.' }
+  if (bytes > MAX_PAYLOAD_BYTES)
+    return {
+      ok: false,
+      message: `the inputs have ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`,
+      hint: 'Pass files by a volume.',
+    }
   return { ok: true, inputs }
 }
 
@@ -121,20 +144,30 @@ class Unresolved extends Error {
 }
 
 const isReference = (template: Template): template is { readonly $ref: readonly string[] } =>
-  typeof template === 'object' && template !== null && !Array.isArray(template) && Object.keys(template).length === 1 && Array.isArray((template as { $ref?: unknown }).$ref)
+  typeof template === 'object' &&
+  template !== null &&
+  !Array.isArray(template) &&
+  Object.keys(template).length === 1 &&
+  Array.isArray((template as { $ref?: unknown }).$ref)
 
 function resolve(template: Template, scope: { readonly [name: string]: Json }): Json {
   if (isReference(template)) return follow(template.$ref, scope)
-  if (Array.isArray(template)) return template.map(it => resolve(it as Template, scope))
-  if (typeof template === 'object' && template !== null) return Object.fromEntries(Object.entries(template).map(([key, value]) => [key, resolve(value as Template, scope)]))
+  if (Array.isArray(template)) return template.map((it) => resolve(it as Template, scope))
+  if (typeof template === 'object' && template !== null)
+    return Object.fromEntries(Object.entries(template).map(([key, value]) => [key, resolve(value as Template, scope)]))
   return template as Json
 }
 
 function follow(path: readonly string[], scope: { readonly [name: string]: Json }): Json {
   let value: Json = scope
   for (const [index, key] of path.entries()) {
-    const inside: unknown = typeof value === 'object' && value !== null && Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined
-    if (inside === undefined) throw new Unresolved('bad_reference', `\${{ ${path.join('.')} }}: there is no "${key}" in ${index === 0 ? 'the scope' : `${path.slice(0, index).join('.')} (${kindOf(value)})`}`)
+    const inside: unknown =
+      typeof value === 'object' && value !== null && Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined
+    if (inside === undefined)
+      throw new Unresolved(
+        'bad_reference',
+        `\${{ ${path.join('.')} }}: there is no "${key}" in ${index === 0 ? 'the scope' : `${path.slice(0, index).join('.')} (${kindOf(value)})`}`,
+      )
     value = inside as Json
   }
   return value
@@ -142,7 +175,11 @@ function follow(path: readonly string[], scope: { readonly [name: string]: Json 
 
 function checked(input: Json, job: string): Json {
   const bytes = jsonBytes(input)
-  if (bytes > MAX_PAYLOAD_BYTES) throw new Unresolved('payload_too_large', `job "${job}": the input has ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}. Pass large data by a volume.`)
+  if (bytes > MAX_PAYLOAD_BYTES)
+    throw new Unresolved(
+      'payload_too_large',
+      `job "${job}": the input has ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}. Pass large data by a volume.`,
+    )
   return input
 }
 

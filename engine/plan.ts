@@ -7,7 +7,14 @@ export type Operation =
   | { readonly op: 'remove-network'; readonly name: string }
   | { readonly op: 'create-volume'; readonly volume: VolumeSpec }
   /** Give a named volume to its user: a PUT of a folder's entry into a created container, which runs nothing. */
-  | { readonly op: 'own-volume'; readonly volume: string; readonly container: string; readonly path: string; readonly uid: number; readonly gid: number }
+  | {
+      readonly op: 'own-volume'
+      readonly volume: string
+      readonly container: string
+      readonly path: string
+      readonly uid: number
+      readonly gid: number
+    }
   | { readonly op: 'remove-volume'; readonly name: string }
   /** Write the secret files of these containers into the secrets volume (values are resolved by the executor, never in the plan). */
   | { readonly op: 'write-secrets'; readonly containers: readonly string[] }
@@ -18,7 +25,12 @@ export type Operation =
   | { readonly op: 'disconnect-network'; readonly container: string; readonly network: string }
   | { readonly op: 'start-container'; readonly container: string }
   /** Wait until: running · healthy (engine healthcheck) · completed (exit 0) · ready (connected to the gateway; healthy too where the file has a healthcheck). */
-  | { readonly op: 'wait'; readonly container: string; readonly until: 'running' | 'healthy' | 'completed' | 'ready'; readonly timeout_ms: number }
+  | {
+      readonly op: 'wait'
+      readonly container: string
+      readonly until: 'running' | 'healthy' | 'completed' | 'ready'
+      readonly timeout_ms: number
+    }
   | { readonly op: 'stop-container'; readonly container: string; readonly grace_s: number }
   | { readonly op: 'remove-container'; readonly container: string }
 

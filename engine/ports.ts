@@ -33,8 +33,18 @@ export interface ObservedContainer {
   /** network name → IPv4 address ('' when not running). */
   readonly networks: { readonly [network: string]: string }
 }
-export interface ObservedNetwork { readonly id: string; readonly name: string; readonly labels: { readonly [name: string]: string }; readonly subnets: readonly string[]; readonly internal: boolean }
-export interface ObservedVolume { readonly name: string; readonly labels: { readonly [name: string]: string }; readonly mountpoint: string }
+export interface ObservedNetwork {
+  readonly id: string
+  readonly name: string
+  readonly labels: { readonly [name: string]: string }
+  readonly subnets: readonly string[]
+  readonly internal: boolean
+}
+export interface ObservedVolume {
+  readonly name: string
+  readonly labels: { readonly [name: string]: string }
+  readonly mountpoint: string
+}
 
 export interface NetworkSpec {
   readonly name: string
@@ -49,7 +59,11 @@ export interface VolumeSpec {
   readonly tmpfs: number | null
 }
 /** `aliases`: names by which others on a network with DNS find it (services on the default network only). */
-export interface Endpoint { readonly network: string; readonly address: string | null; readonly aliases?: readonly string[] }
+export interface Endpoint {
+  readonly network: string
+  readonly address: string | null
+  readonly aliases?: readonly string[]
+}
 
 /** Everything about a container to be made; `harden.ts` fills it. Mirrors the engine's create body in our own words. */
 export interface ContainerSpec {
@@ -63,16 +77,33 @@ export interface ContainerSpec {
   readonly user: string | null
   readonly working_dir: string | null
   readonly stop_grace_s: number
-  readonly healthcheck: { readonly test: readonly string[]; readonly interval_ms: number; readonly timeout_ms: number; readonly start_period_ms: number; readonly retries: number } | null
+  readonly healthcheck: {
+    readonly test: readonly string[]
+    readonly interval_ms: number
+    readonly timeout_ms: number
+    readonly start_period_ms: number
+    readonly retries: number
+  } | null
   /** First endpoint is given at create, the others by connect (API 1.41 takes one). Empty: network "none". */
   readonly endpoints: readonly Endpoint[]
   readonly extra_hosts: { readonly [host: string]: string }
   readonly dns: readonly string[]
-  readonly ports: readonly { readonly host_ip: string; readonly host_port: number; readonly container_port: number; readonly protocol: 'tcp' | 'udp' }[]
+  readonly ports: readonly {
+    readonly host_ip: string
+    readonly host_port: number
+    readonly container_port: number
+    readonly protocol: 'tcp' | 'udp'
+  }[]
   readonly binds: readonly { readonly source: string; readonly target: string; readonly read_only: boolean }[]
   readonly volumes: readonly { readonly source: string; readonly target: string; readonly read_only: boolean }[]
   /** With an owner rather than mode 1777: when a container starts again, runc gives the mount the mode of the folder below it (0755), but not its owner. */
-  readonly tmpfs: readonly { readonly target: string; readonly size: number; readonly exec: boolean; readonly mode: number; readonly owner?: { readonly uid: number; readonly gid: number } }[]
+  readonly tmpfs: readonly {
+    readonly target: string
+    readonly size: number
+    readonly exec: boolean
+    readonly mode: number
+    readonly owner?: { readonly uid: number; readonly gid: number }
+  }[]
   readonly read_only: boolean
   readonly cap_drop: readonly string[]
   readonly cap_add: readonly string[]
@@ -101,8 +132,18 @@ export interface EngineEvent {
   readonly time_ms: number
 }
 
-export interface ExecResult { readonly exit_code: number; readonly stdout: Buffer; readonly stderr: Buffer }
-export interface File { readonly path: string; readonly content: string | Buffer; readonly mode: number; readonly uid: number; readonly gid: number }
+export interface ExecResult {
+  readonly exit_code: number
+  readonly stdout: Buffer
+  readonly stderr: Buffer
+}
+export interface File {
+  readonly path: string
+  readonly content: string | Buffer
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+}
 
 /** Calls throw AgentctlError (AG4xxx) and nothing else. Every call takes a signal and has a timeout of its own. */
 export interface ContainerRuntime {
@@ -129,16 +170,33 @@ export interface ContainerRuntime {
   /** Events from `since` (unix seconds, may be fractional) on, until the signal aborts or the engine goes (throws). */
   events(project: string, since: number, signal: AbortSignal): AsyncIterable<EngineEvent>
   /** Frames of stdout and stderr. */
-  logs(container: string, options: { follow: boolean; tail: number | null; timestamps: boolean; since?: string }, signal: AbortSignal): AsyncIterable<{ stream: 'stdout' | 'stderr'; data: Buffer }>
-  exec(container: string, command: readonly string[], options?: { stdin?: Buffer; user?: string; env?: readonly string[]; working_dir?: string; timeout_ms?: number }, signal?: AbortSignal): Promise<ExecResult>
+  logs(
+    container: string,
+    options: { follow: boolean; tail: number | null; timestamps: boolean; since?: string },
+    signal: AbortSignal,
+  ): AsyncIterable<{ stream: 'stdout' | 'stderr'; data: Buffer }>
+  exec(
+    container: string,
+    command: readonly string[],
+    options?: { stdin?: Buffer; user?: string; env?: readonly string[]; working_dir?: string; timeout_ms?: number },
+    signal?: AbortSignal,
+  ): Promise<ExecResult>
   /** A duplex byte stream to a command's stdin and stdout inside the container; closing it ends the command's stdin. */
-  execStream(container: string, command: readonly string[], options?: { user?: string; tty?: boolean; env?: readonly string[]; working_dir?: string }, signal?: AbortSignal): Promise<ExecStream>
+  execStream(
+    container: string,
+    command: readonly string[],
+    options?: { user?: string; tty?: boolean; env?: readonly string[]; working_dir?: string },
+    signal?: AbortSignal,
+  ): Promise<ExecStream>
   putFiles(container: string, directory: string, files: readonly File[], signal?: AbortSignal): Promise<void>
   putArchive(container: string, directory: string, tar: NodeJS.ReadableStream, signal?: AbortSignal): Promise<void>
   getArchive(container: string, path: string, signal?: AbortSignal): Promise<NodeJS.ReadableStream>
   image(reference: string, signal?: AbortSignal): Promise<{ readonly id: string; readonly user: string; readonly size: number } | null>
   pullImage(reference: string, signal?: AbortSignal): Promise<void>
-  buildImage(options: { context: NodeJS.ReadableStream; tags: readonly string[]; buildargs?: { readonly [name: string]: string } }, signal?: AbortSignal): Promise<string>
+  buildImage(
+    options: { context: NodeJS.ReadableStream; tags: readonly string[]; buildargs?: { readonly [name: string]: string } },
+    signal?: AbortSignal,
+  ): Promise<string>
   importImage(tar: NodeJS.ReadableStream, reference: string, signal?: AbortSignal): Promise<void>
   tagImage(id: string, reference: string, signal?: AbortSignal): Promise<void>
 }

@@ -28,21 +28,38 @@ export function preflight(project: Project, options: PreflightOptions): Prefligh
     diagnostics.push({ code, severity: 'error', message, place: placeOf(options.places, key), help, notes: [] })
   }
 
-  const used = new Set(workloads(project).flatMap(workload => workload.secrets.map(use => use.source)))
+  const used = new Set(workloads(project).flatMap((workload) => workload.secrets.map((use) => use.source)))
   for (const secret of Object.values(project.secrets)) {
     if (!used.has(secret.name)) continue
     if (secret.kind === 'environment') {
       const value = options.environment[secret.variable]
-      if (value === undefined || value === '') problem('AG3003', `secrets.${secret.name}`, `secret "${secret.name}" reads the environment variable ${secret.variable}, which is not set`, `Set ${secret.variable}, or use \`file:\`.`)
+      if (value === undefined || value === '')
+        problem(
+          'AG3003',
+          `secrets.${secret.name}`,
+          `secret "${secret.name}" reads the environment variable ${secret.variable}, which is not set`,
+          `Set ${secret.variable}, or use \`file:\`.`,
+        )
       else values[secret.name] = Buffer.from(value, 'utf8').toString('base64')
       continue
     }
     try {
       const content = readFileSync(secret.path)
-      if (content.length > MAX_SECRET_BYTES) problem('AG3003', `secrets.${secret.name}`, `the file of secret "${secret.name}" has ${content.length} bytes, at most ${MAX_SECRET_BYTES} are allowed`, 'Pass large files by a volume.')
+      if (content.length > MAX_SECRET_BYTES)
+        problem(
+          'AG3003',
+          `secrets.${secret.name}`,
+          `the file of secret "${secret.name}" has ${content.length} bytes, at most ${MAX_SECRET_BYTES} are allowed`,
+          'Pass large files by a volume.',
+        )
       else values[secret.name] = content.toString('base64')
     } catch (error) {
-      problem('AG3003', `secrets.${secret.name}`, `the file of secret "${secret.name}" cannot be read: ${reason(error)}`, `Create ${secret.path}, or make it readable for you.`)
+      problem(
+        'AG3003',
+        `secrets.${secret.name}`,
+        `the file of secret "${secret.name}" cannot be read: ${reason(error)}`,
+        `Create ${secret.path}, or make it readable for you.`,
+      )
     }
   }
 
@@ -51,16 +68,19 @@ export function preflight(project: Project, options: PreflightOptions): Prefligh
     const uid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[0])
     const gid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[1] ?? uid)
     for (const [index, mount] of agent.mounts.entries()) {
-      if (mount.type === 'bind') checkReadable(mount.source, `agents.${agent.name}.mounts.${index}`, `bind source of agent "${agent.name}"`, uid, gid, problem)
+      if (mount.type === 'bind')
+        checkReadable(mount.source, `agents.${agent.name}.mounts.${index}`, `bind source of agent "${agent.name}"`, uid, gid, problem)
     }
     if (agent.handler.kind === 'module') {
       const key = `agents.${agent.name}.handler`
-      if (checkReadable(agent.handler.path, key, `handler of agent "${agent.name}"`, uid, gid, problem)) checkReadable(dirname(agent.handler.path), key, `folder of the handler of agent "${agent.name}"`, uid, gid, problem)
+      if (checkReadable(agent.handler.path, key, `handler of agent "${agent.name}"`, uid, gid, problem))
+        checkReadable(dirname(agent.handler.path), key, `folder of the handler of agent "${agent.name}"`, uid, gid, problem)
     }
   }
   for (const service of Object.values(project.services)) {
     for (const [index, mount] of service.mounts.entries()) {
-      if (mount.type === 'bind') exists(mount.source, `services.${service.name}.mounts.${index}`, `bind source of service "${service.name}"`, problem)
+      if (mount.type === 'bind')
+        exists(mount.source, `services.${service.name}.mounts.${index}`, `bind source of service "${service.name}"`, problem)
     }
   }
   return { diagnostics, values }
@@ -95,11 +115,22 @@ function checkReadable(path: string, key: string, what: string, uid: number, gid
   const bits = stats.uid === uid ? stats.mode >> 6 : stats.gid === gid ? stats.mode >> 3 : stats.mode
   const need = stats.isDirectory() ? 5 : 4
   if ((bits & need) === need) return true
-  problem('AG3002', key, `${what} ${path} cannot be read by uid ${uid}: it belongs to uid ${stats.uid}, mode ${(stats.mode & 0o777).toString(8)}${lstatSync(path).isSymbolicLink() ? ' (through a link)' : ''}`, `Make it readable (\`chmod o+r${stats.isDirectory() ? 'x' : ''}\`), run the agent with \`user: "${stats.uid}"\`, or copy the data into a volume with \`agentctl cp\`.`)
+  problem(
+    'AG3002',
+    key,
+    `${what} ${path} cannot be read by uid ${uid}: it belongs to uid ${stats.uid}, mode ${(stats.mode & 0o777).toString(8)}${lstatSync(path).isSymbolicLink() ? ' (through a link)' : ''}`,
+    `Make it readable (\`chmod o+r${stats.isDirectory() ? 'x' : ''}\`), run the agent with \`user: "${stats.uid}"\`, or copy the data into a volume with \`agentctl cp\`.`,
+  )
   return false
 }
 
 const reason = (error: unknown): string => {
   const code = (error as { code?: string }).code
-  return code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'permission denied' : code === 'EISDIR' ? 'it is a folder' : (code ?? String(error))
+  return code === 'ENOENT'
+    ? 'there is no such file'
+    : code === 'EACCES'
+      ? 'permission denied'
+      : code === 'EISDIR'
+        ? 'it is a folder'
+        : (code ?? String(error))
 }

@@ -1,10 +1,26 @@
 /** What a verb tells while it works, and what came of it. The CLI renders these; `--progress json` prints them as they are. */
 
 export type ProgressEvent =
-  | { readonly kind: 'step'; readonly id: number; readonly total: number; readonly op: string; readonly target: string; readonly cause: string; readonly state: 'start' | 'done' | 'failed' | 'skipped'; readonly ms?: number; readonly message?: string }
+  | {
+      readonly kind: 'step'
+      readonly id: number
+      readonly total: number
+      readonly op: string
+      readonly target: string
+      readonly cause: string
+      readonly state: 'start' | 'done' | 'failed' | 'skipped'
+      readonly ms?: number
+      readonly message?: string
+    }
   | { readonly kind: 'note'; readonly message: string }
 
-export interface StepFailure { readonly target: string; readonly op: string; readonly code: string; readonly message: string; readonly hint: string }
+export interface StepFailure {
+  readonly target: string
+  readonly op: string
+  readonly code: string
+  readonly message: string
+  readonly hint: string
+}
 export interface Outcome {
   /** Every step done. */
   readonly ok: boolean

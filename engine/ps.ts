@@ -13,16 +13,24 @@ const ORDER = ['agent', 'service', 'gateway', 'broker', 'egress', 'controller', 
 
 export async function ps(ctx: { readonly runtime: ContainerRuntime; readonly signal: AbortSignal }, project: string): Promise<PsView> {
   const observed = await ctx.runtime.containers(project, ctx.signal)
-  const gatewayRuns = observed.some(container => kindOf(container) === 'gateway' && container.status === 'running')
+  const gatewayRuns = observed.some((container) => kindOf(container) === 'gateway' && container.status === 'running')
   const [replicas, started] = await Promise.all([
     gatewayRuns ? replicasOf(ctx.runtime, project, ctx.signal) : null,
-    Promise.all(observed.map(async container => [container.name, await startedAt(ctx.runtime, container, ctx.signal)] as const)),
+    Promise.all(observed.map(async (container) => [container.name, await startedAt(ctx.runtime, container, ctx.signal)] as const)),
   ])
   const startTimes = new Map(started)
   const containers = [...observed]
-    .sort((a, b) => ORDER.indexOf(kindOf(a)) - ORDER.indexOf(kindOf(b)) || (a.name.replace(/-\d+$/, '') < b.name.replace(/-\d+$/, '') ? -1 : a.name.replace(/-\d+$/, '') > b.name.replace(/-\d+$/, '') ? 1 : replicaOf(a) - replicaOf(b)))
-    .map(container => view(container, replicas, startTimes.get(container.name) ?? null))
-  const up = containers.filter(container => container.status === 'running' && container.ready !== false)
+    .sort(
+      (a, b) =>
+        ORDER.indexOf(kindOf(a)) - ORDER.indexOf(kindOf(b)) ||
+        (a.name.replace(/-\d+$/, '') < b.name.replace(/-\d+$/, '')
+          ? -1
+          : a.name.replace(/-\d+$/, '') > b.name.replace(/-\d+$/, '')
+            ? 1
+            : replicaOf(a) - replicaOf(b)),
+    )
+    .map((container) => view(container, replicas, startTimes.get(container.name) ?? null))
+  const up = containers.filter((container) => container.status === 'running' && container.ready !== false)
   return { project, status: up.length === 0 ? 'stopped' : up.length === containers.length ? 'running' : 'partial', containers }
 }
 
@@ -50,7 +58,7 @@ function view(container: ObservedContainer, replicas: readonly ReplicaView[] | n
   const kind = kindOf(container)
   const agent = container.labels[LABEL.agent] ?? null
   const replica = replicaOf(container)
-  const known = replicas?.find(entry => entry.agent === agent && entry.replica === replica)
+  const known = replicas?.find((entry) => entry.agent === agent && entry.replica === replica)
   const isUp = container.status === 'running' && container.health !== 'unhealthy'
   const done = container.status === 'exited' && container.exit_code === 0 && kind === 'service'
   return {
@@ -61,7 +69,14 @@ function view(container: ObservedContainer, replicas: readonly ReplicaView[] | n
     replica,
     status: container.status,
     health: container.health,
-    ready: kind !== 'agent' ? done || (isUp && container.health !== 'starting') : !isUp ? false : replicas === null ? null : known?.connected === true,
+    ready:
+      kind !== 'agent'
+        ? done || (isUp && container.health !== 'starting')
+        : !isUp
+          ? false
+          : replicas === null
+            ? null
+            : known?.connected === true,
     exit_code: container.status === 'exited' ? container.exit_code : null,
     image: container.image,
     started_at,

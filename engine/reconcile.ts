@@ -24,7 +24,13 @@ class Builder {
   readonly #steps: Step[] = []
   add(operation: Operation, target: string, cause: string, needs: readonly (number | undefined)[]): number {
     const id = this.#steps.length + 1
-    this.#steps.push({ id, operation, target, cause, needs: [...new Set(needs.filter(need => need !== undefined))].sort((a, b) => a - b) })
+    this.#steps.push({
+      id,
+      operation,
+      target,
+      cause,
+      needs: [...new Set(needs.filter((need) => need !== undefined))].sort((a, b) => a - b),
+    })
     return id
   }
   steps(): readonly Step[] {
@@ -51,58 +57,77 @@ function judge(want: DesiredContainer, have: ObservedContainer | undefined, opti
   if (options.forceRecreate === true && !keeps) return recreate('recreation was asked for')
   if (have.labels[LABEL.configHash] !== want.hash && !keeps) return recreate('configuration changed')
   if (have.status === 'dead' || have.status === 'removing') return recreate(`is ${have.status}`)
-  const missing = want.spec.kind !== 'gateway' && want.spec.endpoints.some(endpoint => have.networks[endpoint.network] === undefined)
+  const missing = want.spec.kind !== 'gateway' && want.spec.endpoints.some((endpoint) => have.networks[endpoint.network] === undefined)
   if (missing && have.status !== 'created') return recreate('is not on its network')
   if (have.status === 'created') return { kind: 'start', cause: 'was created but never started', stopFirst: false }
   if (have.status === 'exited') {
     if (want.until === 'completed' && have.exit_code === 0) return { kind: 'keep' }
     return { kind: 'start', cause: `exited (${have.exit_code ?? '?'})`, stopFirst: false }
   }
-  if (options.heal === true && have.health === 'unhealthy' && want.spec.kind !== 'service') return { kind: 'start', cause: 'is unhealthy', stopFirst: true }
+  if (options.heal === true && have.health === 'unhealthy' && want.spec.kind !== 'service')
+    return { kind: 'start', cause: 'is unhealthy', stopFirst: true }
   return { kind: 'keep' }
 }
 
 export function reconcile(desired: Desired, observed: Observed, options: ReconcileOptions): Plan {
   const build = new Builder()
-  const networks = new Map(observed.networks.map(network => [network.name, network]))
-  const volumes = new Set(observed.volumes.map(volume => volume.name))
-  const containers = new Map(observed.containers.map(container => [container.name, container]))
-  const verdicts = new Map(desired.containers.map(want => [want.spec.name, judge(want, containers.get(want.spec.name), options)]))
+  const networks = new Map(observed.networks.map((network) => [network.name, network]))
+  const volumes = new Set(observed.volumes.map((volume) => volume.name))
+  const containers = new Map(observed.containers.map((container) => [container.name, container]))
+  const verdicts = new Map(desired.containers.map((want) => [want.spec.name, judge(want, containers.get(want.spec.name), options)]))
   const holderName = trustedName(desired.project, 'secrets')
-  const wanted = new Set(desired.containers.map(want => want.spec.name))
+  const wanted = new Set(desired.containers.map((want) => want.spec.name))
   const made = new Map<string, number>()
 
   const surplus = observed.containers
-    .filter(container => !wanted.has(container.name) && (kindOf(container) === 'agent' || kindOf(container) === 'service'))
-    .filter(container => container.labels[LABEL.replica] !== '0')
+    .filter((container) => !wanted.has(container.name) && (kindOf(container) === 'agent' || kindOf(container) === 'service'))
+    .filter((container) => container.labels[LABEL.replica] !== '0')
     .sort((a, b) => replicaOf(b) - replicaOf(a) || (a.name < b.name ? -1 : 1))
-  const groups = new Set(desired.containers.map(want => want.group))
+  const groups = new Set(desired.containers.map((want) => want.group))
   const removals = new Map<string, number>()
   for (const container of surplus) {
     const group = container.labels[LABEL.agent] ?? container.labels[LABEL.service] ?? ''
     if (!groups.has(group) && options.removeOrphans === false) continue
-    const cause = groups.has(group) ? `scaled down to ${desired.containers.filter(want => want.group === group).length}` : 'is no longer in the file'
+    const cause = groups.has(group)
+      ? `scaled down to ${desired.containers.filter((want) => want.group === group).length}`
+      : 'is no longer in the file'
     removals.set(container.name, removeSteps(build, container, cause, []))
   }
 
   for (const network of desired.networks) {
-    if (!networks.has(network.name)) made.set(network.name, build.add({ op: 'create-network', network }, `network:${network.name}`, 'does not exist', []))
+    if (!networks.has(network.name))
+      made.set(network.name, build.add({ op: 'create-network', network }, `network:${network.name}`, 'does not exist', []))
   }
   for (const volume of desired.volumes) {
-    if (!volumes.has(volume.name)) made.set(volume.name, build.add({ op: 'create-volume', volume }, `volume:${volume.name}`, 'does not exist', []))
+    if (!volumes.has(volume.name))
+      made.set(volume.name, build.add({ op: 'create-volume', volume }, `volume:${volume.name}`, 'does not exist', []))
   }
 
   // A volume is its user's before its first container starts. One that was made but never used (an `up` that was cut short) counts as new.
   const owned = new Map<string, number>()
   const fresh = new Set(
-    Object.keys(desired.owners).filter(volume => made.has(volume) || desired.containers.filter(want => want.spec.volumes.some(mount => mount.source === volume)).every(want => !containers.has(want.spec.name))),
+    Object.keys(desired.owners).filter(
+      (volume) =>
+        made.has(volume) ||
+        desired.containers
+          .filter((want) => want.spec.volumes.some((mount) => mount.source === volume))
+          .every((want) => !containers.has(want.spec.name)),
+    ),
   )
   const own = (want: DesiredContainer, create: number): readonly (number | undefined)[] =>
-    want.spec.volumes.map(mount => {
+    want.spec.volumes.map((mount) => {
       const owner = desired.owners[mount.source]
       // The engine refuses to write through a mount that only reads: its writer gives the volume away.
       if (owner !== undefined && !mount.read_only && fresh.has(mount.source) && !owned.has(mount.source)) {
-        owned.set(mount.source, build.add({ op: 'own-volume', volume: mount.source, container: want.spec.name, path: mount.target, ...owner }, `volume:${mount.source}`, `belongs to uid ${owner.uid}`, [create]))
+        owned.set(
+          mount.source,
+          build.add(
+            { op: 'own-volume', volume: mount.source, container: want.spec.name, path: mount.target, ...owner },
+            `volume:${mount.source}`,
+            `belongs to uid ${owner.uid}`,
+            [create],
+          ),
+        )
       }
       return owned.get(mount.source)
     })
@@ -120,14 +145,24 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     const have = containers.get(spec.name)
     const target = `container:${spec.name}`
     const waits = want.after.flatMap(({ group, until }) =>
-      desired.containers.filter(other => other.group === group).map(other => (until === 'running' ? started.get(other.spec.name) : up.get(other.spec.name))),
+      desired.containers
+        .filter((other) => other.group === group)
+        .map((other) => (until === 'running' ? started.get(other.spec.name) : up.get(other.spec.name))),
     )
     const base = spec.name === holderName ? [] : [record, secrets, holderStart]
     switch (verdict.kind) {
       case 'keep': {
         if (spec.kind === 'gateway') joinNetworks(build, want, have, [...base], made)
         if (have?.status === 'running' && have.health === 'starting' && spec.healthcheck !== null) {
-          up.set(spec.name, build.add({ op: 'wait', container: spec.name, until: want.until === 'ready' ? 'healthy' : want.until, timeout_ms: want.timeout_ms }, target, 'is still starting', waits))
+          up.set(
+            spec.name,
+            build.add(
+              { op: 'wait', container: spec.name, until: want.until === 'ready' ? 'healthy' : want.until, timeout_ms: want.timeout_ms },
+              target,
+              'is still starting',
+              waits,
+            ),
+          )
         }
         return
       }
@@ -136,21 +171,38 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         return
       case 'create': {
         const gone = verdict.old === null ? undefined : removeSteps(build, verdict.old, verdict.cause, verdict.running ? waits : [])
-        const create = build.add(
-          { op: 'create-container', container: spec },
-          target,
-          verdict.cause,
-          [...base, gone, ...spec.endpoints.slice(0, 1).map(endpoint => made.get(endpoint.network)), ...spec.volumes.map(volume => made.get(volume.source))],
-        )
-        const joins = spec.endpoints.slice(1).map(endpoint => build.add({ op: 'connect-network', container: spec.name, endpoint }, target, `joins ${endpoint.network}`, [create, made.get(endpoint.network)]))
-        const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [create, ...joins, ...own(want, create), ...waits])
+        const create = build.add({ op: 'create-container', container: spec }, target, verdict.cause, [
+          ...base,
+          gone,
+          ...spec.endpoints.slice(0, 1).map((endpoint) => made.get(endpoint.network)),
+          ...spec.volumes.map((volume) => made.get(volume.source)),
+        ])
+        const joins = spec.endpoints
+          .slice(1)
+          .map((endpoint) =>
+            build.add({ op: 'connect-network', container: spec.name, endpoint }, target, `joins ${endpoint.network}`, [
+              create,
+              made.get(endpoint.network),
+            ]),
+          )
+        const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [
+          create,
+          ...joins,
+          ...own(want, create),
+          ...waits,
+        ])
         started.set(spec.name, start)
         break
       }
       case 'start': {
-        const stop = verdict.stopFirst ? build.add({ op: 'stop-container', container: spec.name, grace_s: spec.stop_grace_s }, target, verdict.cause, []) : undefined
+        const stop = verdict.stopFirst
+          ? build.add({ op: 'stop-container', container: spec.name, grace_s: spec.stop_grace_s }, target, verdict.cause, [])
+          : undefined
         const joins = have?.status === 'created' || spec.kind === 'gateway' ? joinNetworks(build, want, have, [...base, stop], made) : []
-        started.set(spec.name, build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [...base, stop, ...joins, ...waits]))
+        started.set(
+          spec.name,
+          build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [...base, stop, ...joins, ...waits]),
+        )
         break
       }
     }
@@ -161,7 +213,12 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     for (const want of deferred.splice(0)) {
       const gateway = want.until === 'ready' ? up.get(trustedName(desired.project, 'gateway')) : undefined
       const wait = (until: DesiredContainer['until'], needs: readonly (number | undefined)[]): number =>
-        build.add({ op: 'wait', container: want.spec.name, until, timeout_ms: want.timeout_ms }, `container:${want.spec.name}`, `until ${until}`, needs)
+        build.add(
+          { op: 'wait', container: want.spec.name, until, timeout_ms: want.timeout_ms },
+          `container:${want.spec.name}`,
+          `until ${until}`,
+          needs,
+        )
       const first = wait(want.until, [started.get(want.spec.name), gateway])
       // Readiness waits for the engine's healthcheck only where the file has one.
       const checked = want.until === 'ready' && want.spec.healthcheck !== null && want.spec.healthcheck.test[0] !== 'NONE'
@@ -176,29 +233,51 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     deferred.length = 0
   }
   if (options.writeRecord !== null) {
-    record = build.add({ op: 'write-record', revision: options.writeRecord.revision }, `record:${desired.project}`, options.writeRecord.cause, [holderStart])
+    record = build.add(
+      { op: 'write-record', revision: options.writeRecord.revision },
+      `record:${desired.project}`,
+      options.writeRecord.cause,
+      [holderStart],
+    )
   }
   // A container needs its folder of secrets before it is made (bind sources must exist) and again before every start (the volume may have been lost).
   const filled = rest
-    .filter(want => ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? '') || options.changedSecrets?.includes(want.spec.name) === true)
-    .filter(want => want.spec.binds.some(bind => bind.source.includes(volumeName(desired.project, SECRETS_VOLUME))))
-    .map(want => want.spec.name)
-  if (filled.length > 0) secrets = build.add({ op: 'write-secrets', containers: filled }, `volume:${volumeName(desired.project, SECRETS_VOLUME)}`, 'files of the containers that start', [holderStart])
+    .filter(
+      (want) =>
+        ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? '') || options.changedSecrets?.includes(want.spec.name) === true,
+    )
+    .filter((want) => want.spec.binds.some((bind) => bind.source.includes(volumeName(desired.project, SECRETS_VOLUME))))
+    .map((want) => want.spec.name)
+  if (filled.length > 0)
+    secrets = build.add(
+      { op: 'write-secrets', containers: filled },
+      `volume:${volumeName(desired.project, SECRETS_VOLUME)}`,
+      'files of the containers that start',
+      [holderStart],
+    )
 
-  for (const want of rest.filter(want => want.group.startsWith('agentctl-'))) bring(want)
+  for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) bring(want)
   finish()
-  for (const want of inOrder(rest.filter(want => !want.group.startsWith('agentctl-')))) {
+  for (const want of inOrder(rest.filter((want) => !want.group.startsWith('agentctl-')))) {
     for (const group of want) bring(group)
     finish()
   }
 
-  const gateway = observed.containers.find(container => container.name === trustedName(desired.project, 'gateway'))
+  const gateway = observed.containers.find((container) => container.name === trustedName(desired.project, 'gateway'))
   for (const network of observed.networks) {
-    if (desired.networks.some(want => want.name === network.name)) continue
-    const left = gateway?.networks[network.name] === undefined || verdicts.get(gateway.name)?.kind === 'create'
-      ? undefined
-      : build.add({ op: 'disconnect-network', container: gateway.name, network: network.name }, `container:${gateway.name}`, `leaves ${network.name}`, [])
-    const users = observed.containers.filter(container => container.networks[network.name] !== undefined).map(container => removals.get(container.name))
+    if (desired.networks.some((want) => want.name === network.name)) continue
+    const left =
+      gateway?.networks[network.name] === undefined || verdicts.get(gateway.name)?.kind === 'create'
+        ? undefined
+        : build.add(
+            { op: 'disconnect-network', container: gateway.name, network: network.name },
+            `container:${gateway.name}`,
+            `leaves ${network.name}`,
+            [],
+          )
+    const users = observed.containers
+      .filter((container) => container.networks[network.name] !== undefined)
+      .map((container) => removals.get(container.name))
     build.add({ op: 'remove-network', name: network.name }, `network:${network.name}`, 'is no longer needed', [left, ...users])
   }
   return { project: desired.project, steps: build.steps() }
@@ -206,14 +285,34 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
 
 function removeSteps(build: Builder, container: ObservedContainer, cause: string, needs: readonly (number | undefined)[]): number {
   const target = `container:${container.name}`
-  const stop = UP.has(container.status) ? build.add({ op: 'stop-container', container: container.name, grace_s: kindOf(container) === 'secrets' ? 0 : 10 }, target, cause, needs) : undefined
+  const stop = UP.has(container.status)
+    ? build.add(
+        { op: 'stop-container', container: container.name, grace_s: kindOf(container) === 'secrets' ? 0 : 10 },
+        target,
+        cause,
+        needs,
+      )
+    : undefined
   return build.add({ op: 'remove-container', container: container.name }, target, cause, stop === undefined ? needs : [stop])
 }
 
-function joinNetworks(build: Builder, want: DesiredContainer, have: ObservedContainer | undefined, needs: readonly (number | undefined)[], made: ReadonlyMap<string, number>): readonly number[] {
+function joinNetworks(
+  build: Builder,
+  want: DesiredContainer,
+  have: ObservedContainer | undefined,
+  needs: readonly (number | undefined)[],
+  made: ReadonlyMap<string, number>,
+): readonly number[] {
   return want.spec.endpoints
-    .filter(endpoint => have?.networks[endpoint.network] === undefined)
-    .map(endpoint => build.add({ op: 'connect-network', container: want.spec.name, endpoint }, `container:${want.spec.name}`, `joins ${endpoint.network}`, [...needs, made.get(endpoint.network)]))
+    .filter((endpoint) => have?.networks[endpoint.network] === undefined)
+    .map((endpoint) =>
+      build.add(
+        { op: 'connect-network', container: want.spec.name, endpoint },
+        `container:${want.spec.name}`,
+        `joins ${endpoint.network}`,
+        [...needs, made.get(endpoint.network)],
+      ),
+    )
 }
 
 /** Groups in dependency order (the file was checked for cycles), by name within a level. */
@@ -223,7 +322,11 @@ function inOrder(containers: readonly DesiredContainer[]): readonly (readonly De
   const done = new Set<string>()
   const order: DesiredContainer[][] = []
   while (groups.size > 0) {
-    const level = [...groups.keys()].sort().filter(group => (groups.get(group) ?? []).every(container => container.after.every(({ group }) => done.has(group) || !groups.has(group))))
+    const level = [...groups.keys()]
+      .sort()
+      .filter((group) =>
+        (groups.get(group) ?? []).every((container) => container.after.every(({ group }) => done.has(group) || !groups.has(group))),
+      )
     if (level.length === 0) throw new Error('cycle in depends_on after check')
     for (const group of level) {
       order.push(groups.get(group) ?? [])
@@ -237,7 +340,8 @@ function inOrder(containers: readonly DesiredContainer[]): readonly (readonly De
 /** Everything with the project's label, agents and services first, the lock's holder last. */
 export function tearDown(project: string, observed: Observed, options: { readonly volumes: boolean; readonly grace_s?: number }): Plan {
   const build = new Builder()
-  const rank = (container: ObservedContainer): number => ['controller', 'agent', 'service', 'gateway', 'egress', 'broker', 'secrets'].indexOf(kindOf(container))
+  const rank = (container: ObservedContainer): number =>
+    ['controller', 'agent', 'service', 'gateway', 'egress', 'broker', 'secrets'].indexOf(kindOf(container))
   const ordered = [...observed.containers].sort((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1))
   const removed = new Map<number, number[]>()
   const cause = 'project is taken down'
@@ -246,17 +350,38 @@ export function tearDown(project: string, observed: Observed, options: { readonl
     const before = Array.from({ length: tier }, (_, index) => removed.get(index) ?? []).flat()
     const target = `container:${container.name}`
     const grace = kindOf(container) === 'secrets' || kindOf(container) === 'controller' ? 0 : (options.grace_s ?? 10)
-    const stop = UP.has(container.status) ? build.add({ op: 'stop-container', container: container.name, grace_s: grace }, target, cause, before) : undefined
-    removed.set(tier, [...(removed.get(tier) ?? []), build.add({ op: 'remove-container', container: container.name }, target, cause, stop === undefined ? before : [stop])])
+    const stop = UP.has(container.status)
+      ? build.add({ op: 'stop-container', container: container.name, grace_s: grace }, target, cause, before)
+      : undefined
+    removed.set(tier, [
+      ...(removed.get(tier) ?? []),
+      build.add({ op: 'remove-container', container: container.name }, target, cause, stop === undefined ? before : [stop]),
+    ])
   }
   const all = [...removed.values()].flat()
-  const step = new Map(ordered.map(container => [container.name, build.steps().find(entry => entry.operation.op === 'remove-container' && entry.operation.container === container.name)?.id]))
+  const step = new Map(
+    ordered.map((container) => [
+      container.name,
+      build.steps().find((entry) => entry.operation.op === 'remove-container' && entry.operation.container === container.name)?.id,
+    ]),
+  )
   for (const network of [...observed.networks].sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    build.add({ op: 'remove-network', name: network.name }, `network:${network.name}`, cause, ordered.filter(container => container.networks[network.name] !== undefined).map(container => step.get(container.name)))
+    build.add(
+      { op: 'remove-network', name: network.name },
+      `network:${network.name}`,
+      cause,
+      ordered.filter((container) => container.networks[network.name] !== undefined).map((container) => step.get(container.name)),
+    )
   }
   for (const volume of [...observed.volumes].sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const secret = volume.name === volumeName(project, SECRETS_VOLUME)
-    if (options.volumes || secret) build.add({ op: 'remove-volume', name: volume.name }, `volume:${volume.name}`, secret ? 'secrets do not outlive the project' : 'volumes were asked for', all)
+    if (options.volumes || secret)
+      build.add(
+        { op: 'remove-volume', name: volume.name },
+        `volume:${volume.name}`,
+        secret ? 'secrets do not outlive the project' : 'volumes were asked for',
+        all,
+      )
   }
   return { project, steps: build.steps() }
 }

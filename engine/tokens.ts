@@ -1,7 +1,10 @@
 /** Tokens of replicas and secrets of leases: signed by the project key, verifiable after a restart, no table. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 
-export interface Identity { readonly agent: string; readonly replica: number }
+export interface Identity {
+  readonly agent: string
+  readonly replica: number
+}
 
 const mac = (key: string, text: string): string => createHmac('sha256', key).update(text).digest('base64url').slice(0, 32)
 
@@ -23,7 +26,10 @@ export function verifyReplicaToken(key: string, project: string, token: string):
 }
 
 /** One execution of a task, as held by `AGENT.REPLICA.SESSION` (the broker's lock token). */
-export interface LeaseIdentity { readonly id: string; readonly epoch: number }
+export interface LeaseIdentity {
+  readonly id: string
+  readonly epoch: number
+}
 
 /** `id~epoch~MAC`: no table is needed to know it again after a restart. */
 export function leaseToken(key: string, holder: string, { id, epoch }: LeaseIdentity): string {

@@ -1,7 +1,18 @@
 /** The specs of our own parts: one image, one kind of power each (docs/architecture.md "Parts"). Pure. */
 import { trustedPosture } from './harden.ts'
 import {
-  BROKER_VOLUME, HOST, LABEL, networkName, PATHS, SECRETS_VOLUME, secretsFolder, STATE_VOLUME, TRUSTED_SECRETS, type TrustedKind, trustedName, volumeName,
+  BROKER_VOLUME,
+  HOST,
+  LABEL,
+  networkName,
+  PATHS,
+  SECRETS_VOLUME,
+  secretsFolder,
+  STATE_VOLUME,
+  TRUSTED_SECRETS,
+  type TrustedKind,
+  trustedName,
+  volumeName,
 } from './names.ts'
 import type { ContainerSpec, Endpoint } from './ports.ts'
 import { hostAddress } from './subnets.ts'
@@ -30,7 +41,10 @@ const address = (facts: TrustedFacts, network: string, host: number): Endpoint =
   address: hostAddress(facts.subnets[network] ?? '', host),
 })
 
-const httpCheck = (path: string, socat: string): readonly string[] => ['CMD-SHELL', `printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' | socat -t2 - ${socat} | grep -q ' 200 '`]
+const httpCheck = (path: string, socat: string): readonly string[] => [
+  'CMD-SHELL',
+  `printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' | socat -t2 - ${socat} | grep -q ' 200 '`,
+]
 
 function base(facts: TrustedFacts, kind: TrustedKind, network: boolean): ContainerSpec {
   const name = trustedName(facts.project, kind)
@@ -64,9 +78,23 @@ function base(facts: TrustedFacts, kind: TrustedKind, network: boolean): Contain
 const ownSecrets = (facts: TrustedFacts, kind: TrustedKind): ContainerSpec['binds'] => [
   { source: `${facts.secretsMount}/${secretsFolder(trustedName(facts.project, kind))}`, target: PATHS.secrets, read_only: true },
 ]
-const stateVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({ source: volumeName(facts.project, STATE_VOLUME), target: PATHS.state, read_only })
-const secretsVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({ source: volumeName(facts.project, SECRETS_VOLUME), target: PATHS.secretsRoot, read_only })
-const run = (uid: number): ContainerSpec['tmpfs'][number] => ({ target: '/run/agentctl', size: MIB, exec: false, mode: 0o700, owner: { uid, gid: uid } })
+const stateVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({
+  source: volumeName(facts.project, STATE_VOLUME),
+  target: PATHS.state,
+  read_only,
+})
+const secretsVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({
+  source: volumeName(facts.project, SECRETS_VOLUME),
+  target: PATHS.secretsRoot,
+  read_only,
+})
+const run = (uid: number): ContainerSpec['tmpfs'][number] => ({
+  target: '/run/agentctl',
+  size: MIB,
+  exec: false,
+  mode: 0o700,
+  owner: { uid, gid: uid },
+})
 
 /** Holds the two volumes and the lock; runs nothing but `sleep`. Root owns the files that it guards; it has no capability and no network. */
 const holder = (facts: TrustedFacts): ContainerSpec => ({
@@ -97,7 +125,7 @@ const gateway = (facts: TrustedFacts): ContainerSpec => ({
   ...base(facts, 'gateway', true),
   command: ['node', `${PATHS.app}/gateway.mjs`],
   healthcheck: { ...CHECK, test: httpCheck('/v1/health', `UNIX-CONNECT:${PATHS.controlSocket}`) },
-  endpoints: [address(facts, 'control', HOST.gateway), ...facts.roleNetworks.map(network => address(facts, network, HOST.gateway))],
+  endpoints: [address(facts, 'control', HOST.gateway), ...facts.roleNetworks.map((network) => address(facts, network, HOST.gateway))],
   extra_hosts: {
     broker: hostAddress(facts.subnets['control'] ?? '', HOST.broker),
     egress: hostAddress(facts.subnets['control'] ?? '', HOST.egress),
@@ -131,4 +159,10 @@ const controller = (facts: TrustedFacts): ContainerSpec => ({
 })
 
 /** In the order in which they are planned. */
-export const trustedSpecs = (facts: TrustedFacts): readonly ContainerSpec[] => [holder(facts), broker(facts), gateway(facts), egress(facts), controller(facts)]
+export const trustedSpecs = (facts: TrustedFacts): readonly ContainerSpec[] => [
+  holder(facts),
+  broker(facts),
+  gateway(facts),
+  egress(facts),
+  controller(facts),
+]

@@ -61,11 +61,16 @@ const DONE: Outcome = { ok: true, failures: [], skipped: [], interrupted: false 
 
 export async function prepareUp(ctx: VerbContext, project: Project, options: UpOptions): Promise<Prepared> {
   const { runtime, signal } = ctx
-  const [info, observed, images] = await Promise.all([runtime.info(signal), observe(runtime, project.name, signal), options.images.references()])
+  const [info, observed, images] = await Promise.all([
+    runtime.info(signal),
+    observe(runtime, project.name, signal),
+    options.images.references(),
+  ])
   const host = preflight(project, { environment: ctx.environment, places: options.places ?? new Map(), local: isLocal(info) })
   if (host.diagnostics.length > 0) throw new DiagnosticsError(host.diagnostics)
   const taken = observed.networks.length < networkNames(project).length ? await takenSubnets(runtime, project.name, info, signal) : []
-  const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord => nextRecord(ctx, project, options, info, images, previous, seen, used)
+  const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
+    nextRecord(ctx, project, options, info, images, previous, seen, used)
   const previous = holderOf(project.name, observed) === null ? null : await fetchRecord(runtime, project.name, signal)
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
   await requireImages(ctx, draft.plan, images)
@@ -73,17 +78,27 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
     plan: draft.plan,
     apply: async () => {
       if (draft.plan.steps.length === 0) return DONE
-      await options.images.ensure(signal, message => ctx.emit({ kind: 'note', message }))
+      await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }))
       const opened = await bootstrap(ctx, project.name, draft.plan, observed, draft.desired)
       if (!opened.ok) return opened
-      return await locked(ctx, project.name, options.lock_timeout_ms ?? LOCK_TIMEOUT_MS, async lock => {
+      return await locked(ctx, project.name, options.lock_timeout_ms ?? LOCK_TIMEOUT_MS, async (lock) => {
         for (let attempt = 1; ; attempt++) {
           const seen = await observe(runtime, project.name, signal)
           const current = await fetchRecord(runtime, project.name, signal)
           const record = compose(current, seen, attempt === 1 ? taken : await takenSubnets(runtime, project.name, info, signal))
-          const outcome = await run(ctx, await plan(ctx, project.name, seen, current, record, host.values, options, draft.store), seen, record, lock)
+          const outcome = await run(
+            ctx,
+            await plan(ctx, project.name, seen, current, record, host.values, options, draft.store),
+            seen,
+            record,
+            lock,
+          )
           // Another project's `up` took a subnet between our look and our create: choose again.
-          if (attempt === SUBNET_ATTEMPTS || !outcome.failures.some(failure => failure.op === 'create-network' && failure.code === 'AG4007')) return outcome
+          if (
+            attempt === SUBNET_ATTEMPTS ||
+            !outcome.failures.some((failure) => failure.op === 'create-network' && failure.code === 'AG4007')
+          )
+            return outcome
         }
       })
     },
@@ -101,21 +116,37 @@ function engineSocket(info: EngineInfo): string {
 async function takenSubnets(runtime: ContainerRuntime, project: string, info: EngineInfo, signal: AbortSignal): Promise<readonly string[]> {
   const networks = await runtime.networks(null, signal)
   const routes = isLocal(info) ? await readFile('/proc/net/route', 'utf8').catch(() => '') : ''
-  const own = new Set(networks.filter(network => network.labels[LABEL.project] === project).flatMap(network => network.subnets))
-  return [...networks.flatMap(network => network.subnets), ...hostRoutes(routes)].filter(subnet => !own.has(subnet))
+  const own = new Set(networks.filter((network) => network.labels[LABEL.project] === project).flatMap((network) => network.subnets))
+  return [...networks.flatMap((network) => network.subnets), ...hostRoutes(routes)].filter((subnet) => !own.has(subnet))
 }
 
-function nextRecord(ctx: VerbContext, project: Project, options: UpOptions, info: EngineInfo, images: ProjectRecord['images'], previous: ProjectRecord | null, observed: Observed, taken: readonly string[]): ProjectRecord {
+function nextRecord(
+  ctx: VerbContext,
+  project: Project,
+  options: UpOptions,
+  info: EngineInfo,
+  images: ProjectRecord['images'],
+  previous: ProjectRecord | null,
+  observed: Observed,
+  taken: readonly string[],
+): ProjectRecord {
   const names = networkNames(project)
   const existing = Object.fromEntries(
-    names.flatMap(name => {
-      const subnet = observed.networks.find(network => network.name === networkName(project.name, name))?.subnets[0]
+    names.flatMap((name) => {
+      const subnet = observed.networks.find((network) => network.name === networkName(project.name, name))?.subnets[0]
       return subnet === undefined ? [] : [[name, subnet]]
     }),
   )
   // A subnet of the record whose network is gone may have been taken by another project meanwhile.
-  const remembered = Object.fromEntries(Object.entries(previous?.subnets ?? {}).filter(([name, subnet]) => names.includes(name) && !taken.includes(subnet)))
-  const subnets = allocateSubnets({ networks: names, chosen: { ...remembered, ...existing }, taken, range: ctx.environment['AGENTCTL_SUBNETS'] })
+  const remembered = Object.fromEntries(
+    Object.entries(previous?.subnets ?? {}).filter(([name, subnet]) => names.includes(name) && !taken.includes(subnet)),
+  )
+  const subnets = allocateSubnets({
+    networks: names,
+    chosen: { ...remembered, ...existing },
+    taken,
+    range: ctx.environment['AGENTCTL_SUBNETS'],
+  })
   return {
     version: RECORD_VERSION,
     written_by: options.version,
@@ -132,7 +163,7 @@ function nextRecord(ctx: VerbContext, project: Project, options: UpOptions, info
 
 /** Missing images of users are found before anything is made. */
 async function requireImages(ctx: VerbContext, plan: Plan, ours: ProjectRecord['images']): Promise<void> {
-  const wanted = new Set(plan.steps.flatMap(step => (step.operation.op === 'create-container' ? [step.operation.container.image] : [])))
+  const wanted = new Set(plan.steps.flatMap((step) => (step.operation.op === 'create-container' ? [step.operation.container.image] : [])))
   wanted.delete(ours.engine)
   wanted.delete(ours.agent)
   for (const image of [...wanted].sort()) {
@@ -144,8 +175,13 @@ async function requireImages(ctx: VerbContext, plan: Plan, ours: ProjectRecord['
 
 // ---- the other verbs ----
 
-export async function prepareDown(ctx: VerbContext, name: string, options: { readonly volumes: boolean; readonly timeout_s?: number }): Promise<Prepared> {
-  const make = (observed: Observed): Plan => tearDown(name, observed, { volumes: options.volumes, ...(options.timeout_s === undefined ? {} : { grace_s: options.timeout_s }) })
+export async function prepareDown(
+  ctx: VerbContext,
+  name: string,
+  options: { readonly volumes: boolean; readonly timeout_s?: number },
+): Promise<Prepared> {
+  const make = (observed: Observed): Plan =>
+    tearDown(name, observed, { volumes: options.volumes, ...(options.timeout_s === undefined ? {} : { grace_s: options.timeout_s }) })
   const observed = await observe(ctx.runtime, name, ctx.signal)
   return {
     plan: make(observed),
@@ -164,7 +200,12 @@ export async function prepareDown(ctx: VerbContext, name: string, options: { rea
 const never = (): Promise<never> => Promise.reject(new Error('not part of this plan'))
 
 /** `scale`, `stop` and `start` change the record and make it true. */
-async function prepareChange(ctx: VerbContext, name: string, change: (record: ProjectRecord) => ProjectRecord, options: Partial<ReconcileOptions> = {}): Promise<Prepared> {
+async function prepareChange(
+  ctx: VerbContext,
+  name: string,
+  change: (record: ProjectRecord) => ProjectRecord,
+  options: Partial<ReconcileOptions> = {},
+): Promise<Prepared> {
   const { runtime, signal } = ctx
   const observed = await observe(runtime, name, signal)
   const current = await requireRecord(ctx, name)
@@ -174,7 +215,7 @@ async function prepareChange(ctx: VerbContext, name: string, change: (record: Pr
     apply: async () => {
       const opened = await bootstrap(ctx, name, draft.plan, observed, draft.desired)
       if (!opened.ok) return opened
-      return await locked(ctx, name, LOCK_TIMEOUT_MS, async lock => {
+      return await locked(ctx, name, LOCK_TIMEOUT_MS, async (lock) => {
         const seen = await observe(runtime, name, signal)
         const now = await requireRecord(ctx, name)
         const next = change(now)
@@ -185,7 +226,7 @@ async function prepareChange(ctx: VerbContext, name: string, change: (record: Pr
 }
 
 export async function prepareScale(ctx: VerbContext, name: string, scale: { readonly [group: string]: number }): Promise<Prepared> {
-  return await prepareChange(ctx, name, record => {
+  return await prepareChange(ctx, name, (record) => {
     for (const group of Object.keys(scale)) {
       if (record.project.agents[group] === undefined && record.project.services[group] === undefined) throw unknownTarget(name, group)
     }
@@ -195,23 +236,27 @@ export async function prepareScale(ctx: VerbContext, name: string, scale: { read
 
 export async function prepareStop(ctx: VerbContext, name: string, targets: readonly string[]): Promise<Prepared> {
   const names = await containerNames(ctx, name, targets)
-  return await prepareChange(ctx, name, record => ({ ...record, stopped: [...new Set([...record.stopped, ...names])].sort() }))
+  return await prepareChange(ctx, name, (record) => ({ ...record, stopped: [...new Set([...record.stopped, ...names])].sort() }))
 }
 
 export async function prepareStart(ctx: VerbContext, name: string, targets: readonly string[]): Promise<Prepared> {
   const names = await containerNames(ctx, name, targets)
-  return await prepareChange(ctx, name, record => ({ ...record, stopped: record.stopped.filter(entry => !names.includes(entry)) }))
+  return await prepareChange(ctx, name, (record) => ({ ...record, stopped: record.stopped.filter((entry) => !names.includes(entry)) }))
 }
 
 async function containerNames(ctx: VerbContext, name: string, targets: readonly string[]): Promise<readonly string[]> {
-  const lists = targets.length === 0
-    ? [(await resolveContainers(ctx, name, null)).filter(container => ['agent', 'service'].includes(kindOf(container)))]
-    : await Promise.all(targets.map(target => resolveContainers(ctx, name, target)))
-  return lists.flat().map(container => container.name)
+  const lists =
+    targets.length === 0
+      ? [(await resolveContainers(ctx, name, null)).filter((container) => ['agent', 'service'].includes(kindOf(container)))]
+      : await Promise.all(targets.map((target) => resolveContainers(ctx, name, target)))
+  return lists.flat().map((container) => container.name)
 }
 
 const unknownTarget = (project: string, target: string): AgentctlError =>
-  new AgentctlError('AG4012', `project "${project}" has no agent, service or container "${target}"`, { hint: `See \`agentctl ps -p ${project}\`.`, exit: 2 })
+  new AgentctlError('AG4012', `project "${project}" has no agent, service or container "${target}"`, {
+    hint: `See \`agentctl ps -p ${project}\`.`,
+    exit: 2,
+  })
 
 export async function readRecord(ctx: VerbContext, name: string): Promise<ProjectRecord | null> {
   return await fetchRecord(ctx.runtime, name, ctx.signal)
@@ -219,18 +264,34 @@ export async function readRecord(ctx: VerbContext, name: string): Promise<Projec
 
 async function requireRecord(ctx: VerbContext, name: string): Promise<ProjectRecord> {
   const record = await readRecord(ctx, name)
-  if (record === null) throw new AgentctlError('AG4012', `there is no project "${name}" on this engine`, { hint: 'Bring it up with `agentctl up`, or name another with -p.', exit: 2 })
+  if (record === null)
+    throw new AgentctlError('AG4012', `there is no project "${name}" on this engine`, {
+      hint: 'Bring it up with `agentctl up`, or name another with -p.',
+      exit: 2,
+    })
   return record
 }
 
 /** AGENT or SERVICE (all replicas), `NAME-2`, a container's full name, or a part of ours ("agentctl-gateway"); null: all of the project. */
 export async function resolveContainers(ctx: VerbContext, name: string, target: string | null): Promise<readonly ObservedContainer[]> {
-  const containers = [...(await ctx.runtime.containers(name, ctx.signal))].sort((a, b) => (groupOf(a) ?? '').localeCompare(groupOf(b) ?? '') || replicaOf(a) - replicaOf(b) || a.name.localeCompare(b.name))
+  const containers = [...(await ctx.runtime.containers(name, ctx.signal))].sort(
+    (a, b) => (groupOf(a) ?? '').localeCompare(groupOf(b) ?? '') || replicaOf(a) - replicaOf(b) || a.name.localeCompare(b.name),
+  )
   if (target === null) {
-    if (containers.length === 0) throw new AgentctlError('AG4012', `there is no project "${name}" on this engine`, { hint: 'Bring it up with `agentctl up`, or name another with -p.', exit: 2 })
+    if (containers.length === 0)
+      throw new AgentctlError('AG4012', `there is no project "${name}" on this engine`, {
+        hint: 'Bring it up with `agentctl up`, or name another with -p.',
+        exit: 2,
+      })
     return containers
   }
-  const found = containers.filter(container => groupOf(container) === target || container.name === target || container.name === `${name}-${target}` || container.name === `${name}-${target}-1`)
+  const found = containers.filter(
+    (container) =>
+      groupOf(container) === target ||
+      container.name === target ||
+      container.name === `${name}-${target}` ||
+      container.name === `${name}-${target}-1`,
+  )
   if (found.length === 0) throw unknownTarget(name, target)
   return found
 }
@@ -238,16 +299,26 @@ export async function resolveContainers(ctx: VerbContext, name: string, target: 
 /** The controller restores everything else; who restores the controller is the next verb. */
 export async function restoreController(ctx: VerbContext, name: string): Promise<void> {
   const observed = await observe(ctx.runtime, name, ctx.signal)
-  const controller = observed.containers.find(container => kindOf(container) === 'controller')
+  const controller = observed.containers.find((container) => kindOf(container) === 'controller')
   if (controller?.status === 'running' || holderOf(name, observed) === null) return
   const record = await fetchRecord(ctx.runtime, name, ctx.signal)
   if (record === null) return
   const want = desired(record, SECCOMP)
   const target = trustedName(name, 'controller')
-  const part = subset(reconcile(want, observed, { writeRecord: null }), step => step.target === `container:${target}` && step.operation.op !== 'wait')
+  const part = subset(
+    reconcile(want, observed, { writeRecord: null }),
+    (step) => step.target === `container:${target}` && step.operation.op !== 'wait',
+  )
   if (part.steps.length === 0) return
   ctx.emit({ kind: 'note', message: 'restoring the controller' })
-  await execute(part, { ...ctx, observed, containers: want.containers, writeRecord: never, writeSecrets: async () => undefined, ready: never })
+  await execute(part, {
+    ...ctx,
+    observed,
+    containers: want.containers,
+    writeRecord: never,
+    writeSecrets: async () => undefined,
+    ready: never,
+  })
 }
 
 // ---- what they share ----
@@ -258,15 +329,26 @@ interface Draft {
   readonly store: SecretStore | null
 }
 
-async function plan(ctx: VerbContext, name: string, observed: Observed, previous: ProjectRecord | null, next: ProjectRecord, values: SecretStore['values'], options: Partial<ReconcileOptions>, before: SecretStore | null = null): Promise<Draft> {
+async function plan(
+  ctx: VerbContext,
+  name: string,
+  observed: Observed,
+  previous: ProjectRecord | null,
+  next: ProjectRecord,
+  values: SecretStore['values'],
+  options: Partial<ReconcileOptions>,
+  before: SecretStore | null = null,
+): Promise<Draft> {
   const stripped = (record: ProjectRecord): string => canonicalJson({ ...record, revision: 0, written_by: '' })
   const changed = previous === null || stripped(previous) !== stripped(next)
   const revision = changed ? (previous?.revision ?? 0) + 1 : previous.revision
   const want = desired({ ...next, revision }, SECCOMP)
   // `before`: as it was before the holder was made again, whose volume may be empty now.
   const store = (holderOf(name, observed)?.status === 'running' ? await readStore(ctx.runtime, name, ctx.signal) : null) ?? before
-  const renewed = Object.keys(values).filter(secret => store !== null && store.values[secret] !== values[secret])
-  const changedSecrets = want.containers.filter(container => container.secrets.some(use => renewed.includes(use.source))).map(container => container.spec.name)
+  const renewed = Object.keys(values).filter((secret) => store !== null && store.values[secret] !== values[secret])
+  const changedSecrets = want.containers
+    .filter((container) => container.secrets.some((use) => renewed.includes(use.source)))
+    .map((container) => container.spec.name)
   const plan = reconcile(want, observed, {
     ...(options.forceRecreate === undefined ? {} : { forceRecreate: options.forceRecreate }),
     ...(options.removeOrphans === undefined ? {} : { removeOrphans: options.removeOrphans }),
@@ -277,7 +359,13 @@ async function plan(ctx: VerbContext, name: string, observed: Observed, previous
   return { plan, desired: want, store: { ...(store ?? newStore()), values: { ...store?.values, ...values } } }
 }
 
-async function run(ctx: VerbContext, draft: Draft, observed: Observed, record: ProjectRecord, lock: Pick<ProjectLock, 'writeRecord'>): Promise<Outcome> {
+async function run(
+  ctx: VerbContext,
+  draft: Draft,
+  observed: Observed,
+  record: ProjectRecord,
+  lock: Pick<ProjectLock, 'writeRecord'>,
+): Promise<Outcome> {
   const { runtime, signal } = ctx
   const replicas = readiness(runtime, draft.plan.project, signal)
   // The holder may have been (re)started after the draft: only now is it certain what the volume holds.
@@ -291,10 +379,17 @@ async function run(ctx: VerbContext, draft: Draft, observed: Observed, record: P
       observed,
       containers: draft.desired.containers,
       writeRecord: async () => {
-        const step = draft.plan.steps.find(entry => entry.operation.op === 'write-record')?.operation
+        const step = draft.plan.steps.find((entry) => entry.operation.op === 'write-record')?.operation
         await lock.writeRecord({ ...record, revision: step?.op === 'write-record' ? step.revision : record.revision })
       },
-      writeSecrets: async names => await writeSecrets(runtime, draft.plan.project, await store(), draft.desired.containers.filter(container => names.includes(container.spec.name)), signal),
+      writeSecrets: async (names) =>
+        await writeSecrets(
+          runtime,
+          draft.plan.project,
+          await store(),
+          draft.desired.containers.filter((container) => names.includes(container.spec.name)),
+          signal,
+        ),
       ready: replicas.ready,
     })
   } finally {
@@ -302,12 +397,15 @@ async function run(ctx: VerbContext, draft: Draft, observed: Observed, record: P
   }
 }
 
-const holderOf = (project: string, observed: Observed): ObservedContainer | null => observed.containers.find(container => container.name === trustedName(project, 'secrets')) ?? null
+const holderOf = (project: string, observed: Observed): ObservedContainer | null =>
+  observed.containers.find((container) => container.name === trustedName(project, 'secrets')) ?? null
 
 /** The lock lives in the holder: its part of the plan comes before everything else. */
 async function bootstrap(ctx: VerbContext, name: string, plan: Plan, observed: Observed, want: Desired): Promise<Outcome> {
-  const part = subset(plan, step => step.operation.op === 'start-container' && step.operation.container === trustedName(name, 'secrets'))
-  return part.steps.length === 0 ? DONE : await execute(part, { ...ctx, observed, containers: want.containers, writeRecord: never, writeSecrets: never, ready: never })
+  const part = subset(plan, (step) => step.operation.op === 'start-container' && step.operation.container === trustedName(name, 'secrets'))
+  return part.steps.length === 0
+    ? DONE
+    : await execute(part, { ...ctx, observed, containers: want.containers, writeRecord: never, writeSecrets: never, ready: never })
 }
 
 /** The chosen steps and all that they need. */
@@ -322,7 +420,7 @@ function subset(plan: Plan, choose: (step: Step) => boolean): Plan {
     }
   }
   for (const step of plan.steps) if (choose(step)) add(step)
-  return { project: plan.project, steps: plan.steps.filter(step => wanted.has(step.id)) }
+  return { project: plan.project, steps: plan.steps.filter((step) => wanted.has(step.id)) }
 }
 
 async function locked(ctx: VerbContext, name: string, timeout_ms: number, act: (lock: ProjectLock) => Promise<Outcome>): Promise<Outcome> {
@@ -367,13 +465,13 @@ export async function repair(ctx: VerbContext, text: string, skip: (container: s
 
 /** Leaves out containers that are to be left alone for now and what depends on them, and all waits: a repair does not hold the lock for them. */
 function without(plan: Plan, skip: (container: string) => boolean): Plan {
-  const waits = new Set(plan.steps.flatMap(step => (step.operation.op === 'wait' ? [step.id] : [])))
+  const waits = new Set(plan.steps.flatMap((step) => (step.operation.op === 'wait' ? [step.id] : [])))
   const dropped = new Set<number>()
   for (const step of plan.steps) {
     const container = step.target.startsWith('container:') ? step.target.slice('container:'.length) : null
-    if ((container !== null && skip(container)) || step.needs.some(need => dropped.has(need))) dropped.add(step.id)
+    if ((container !== null && skip(container)) || step.needs.some((need) => dropped.has(need))) dropped.add(step.id)
   }
-  const kept = plan.steps.filter(step => !dropped.has(step.id) && !waits.has(step.id))
+  const kept = plan.steps.filter((step) => !dropped.has(step.id) && !waits.has(step.id))
   // Filling folders is for containers that start; alone it is nothing to do.
-  return kept.every(step => step.operation.op === 'write-secrets') ? { ...plan, steps: [] } : { ...plan, steps: kept }
+  return kept.every((step) => step.operation.op === 'write-secrets') ? { ...plan, steps: [] } : { ...plan, steps: kept }
 }

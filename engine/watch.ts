@@ -3,7 +3,11 @@ import { AgentctlError } from './errors.ts'
 import type { Observed } from './observe.ts'
 import type { ContainerRuntime } from './ports.ts'
 
-interface State { running: boolean; health: string | null; exit: number | null }
+interface State {
+  running: boolean
+  health: string | null
+  exit: number | null
+}
 
 export class Watch {
   readonly #runtime: ContainerRuntime
@@ -17,7 +21,8 @@ export class Watch {
   constructor(runtime: ContainerRuntime, project: string, observed: Observed) {
     this.#runtime = runtime
     this.#project = project
-    for (const container of observed.containers) this.#states.set(container.name, { running: container.status === 'running', health: container.health, exit: container.exit_code })
+    for (const container of observed.containers)
+      this.#states.set(container.name, { running: container.status === 'running', health: container.health, exit: container.exit_code })
     void this.#follow()
   }
 
@@ -46,7 +51,8 @@ export class Watch {
 
   async #refresh(signal: AbortSignal): Promise<void> {
     const containers = await this.#runtime.containers(this.#project, signal)
-    for (const container of containers) this.#states.set(container.name, { running: container.status === 'running', health: container.health, exit: container.exit_code })
+    for (const container of containers)
+      this.#states.set(container.name, { running: container.status === 'running', health: container.health, exit: container.exit_code })
   }
 
   /** Resolves when it is so; rejects when it can no longer become so, or after the timeout. */
@@ -59,8 +65,16 @@ export class Watch {
       if (want === 'running' && state?.running === true) return
       if (want === 'healthy' && state?.health === 'healthy') return
       if (deadline.aborted) {
-        if (signal.aborted) throw new AgentctlError('AG7002', `interrupted while waiting for ${name}`, { hint: 'What was started goes on; see `agentctl ps`.', exit: 130 })
-        throw new AgentctlError('AG4008', `${name} is not ${want} after ${timeout_ms / 1000} s${state?.health === 'unhealthy' ? ' (its healthcheck fails)' : ''}`, { hint: `See \`agentctl logs\` of ${name}.`, exit: 3 })
+        if (signal.aborted)
+          throw new AgentctlError('AG7002', `interrupted while waiting for ${name}`, {
+            hint: 'What was started goes on; see `agentctl ps`.',
+            exit: 130,
+          })
+        throw new AgentctlError(
+          'AG4008',
+          `${name} is not ${want} after ${timeout_ms / 1000} s${state?.health === 'unhealthy' ? ' (its healthcheck fails)' : ''}`,
+          { hint: `See \`agentctl logs\` of ${name}.`, exit: 3 },
+        )
       }
       if (this.#broken) {
         await this.#refresh(signal)
@@ -92,7 +106,7 @@ export class Watch {
   }
 
   #change(signal: AbortSignal, timeout_ms: number | null): Promise<void> {
-    return new Promise(resolve => {
+    return new Promise((resolve) => {
       const done = (): void => {
         this.#listeners.delete(done)
         signal.removeEventListener('abort', done)
@@ -109,11 +123,20 @@ export class Watch {
   async #exited(name: string, exit: number, signal: AbortSignal): Promise<AgentctlError> {
     const lines: string[] = []
     try {
-      for await (const frame of this.#runtime.logs(name, { follow: false, tail: 5, timestamps: false }, AbortSignal.any([signal, AbortSignal.timeout(5_000)]))) lines.push(frame.data.toString('utf8').trimEnd())
+      for await (const frame of this.#runtime.logs(
+        name,
+        { follow: false, tail: 5, timestamps: false },
+        AbortSignal.any([signal, AbortSignal.timeout(5_000)]),
+      ))
+        lines.push(frame.data.toString('utf8').trimEnd())
     } catch {
       // The exit code alone must do.
     }
-    return new AgentctlError('AG4009', `${name} exited with code ${exit}${lines.length === 0 ? '' : `; its last lines:\n${lines.join('\n')}`}`, { hint: `See \`agentctl logs\` of ${name}.` })
+    return new AgentctlError(
+      'AG4009',
+      `${name} exited with code ${exit}${lines.length === 0 ? '' : `; its last lines:\n${lines.join('\n')}`}`,
+      { hint: `See \`agentctl logs\` of ${name}.` },
+    )
   }
 
   close(): void {

@@ -107,7 +107,9 @@ export interface DelegateRequest {
   readonly type?: string
   readonly input: Json
 }
-export interface DelegateReply { readonly task: string }
+export interface DelegateReply {
+  readonly task: string
+}
 
 /** A task as `GET /v1/tasks/ID`, `task` and `runs show` give it. */
 export interface TaskView {
@@ -121,7 +123,9 @@ export interface TaskView {
   readonly trace_id: string | null
 }
 
-export interface ErrorBody { readonly error: { readonly code: string; readonly message: string; readonly hint?: string } }
+export interface ErrorBody {
+  readonly error: { readonly code: string; readonly message: string; readonly hint?: string }
+}
 
 // ---- the control API (CLI ⇄ gateway, on a unix socket inside the gateway's container) ----
 
@@ -158,7 +162,9 @@ export interface RunSummary {
 export type SubmitRequest =
   | { readonly id?: string; readonly pipeline: string; readonly inputs: { readonly [name: string]: Json }; readonly traceparent?: string }
   | { readonly id?: string; readonly agent: string; readonly type: string; readonly tasks: readonly Json[]; readonly traceparent?: string }
-export interface SubmitReply { readonly run: string }
+export interface SubmitReply {
+  readonly run: string
+}
 /** GET /v1/replicas: what the gateway knows of the replicas; the source of `ready` and `tasks` in `ps`. */
 export interface ReplicaView {
   readonly agent: string

@@ -6,7 +6,11 @@ const MAX_MS = 30_000
 /** Up for this long: the next death counts as the first again. */
 const STABLE_MS = 30_000
 
-interface History { deaths: number; last: number; notBefore: number }
+interface History {
+  deaths: number
+  last: number
+  notBefore: number
+}
 
 export class Backoff {
   readonly #histories = new Map<string, History>()
@@ -15,7 +19,11 @@ export class Backoff {
   died(container: string, now: number): void {
     const history = this.#histories.get(container)
     const deaths = history === undefined || now - history.last > STABLE_MS ? 1 : history.deaths + 1
-    this.#histories.set(container, { deaths, last: now, notBefore: deaths === 1 ? now : now + Math.min(MAX_MS, FIRST_MS * 2 ** (deaths - 2)) })
+    this.#histories.set(container, {
+      deaths,
+      last: now,
+      notBefore: deaths === 1 ? now : now + Math.min(MAX_MS, FIRST_MS * 2 ** (deaths - 2)),
+    })
   }
 
   isHeld(container: string, now: number): boolean {
@@ -24,7 +32,7 @@ export class Backoff {
 
   /** When the next held container is due; null: none is held. */
   next(now: number): number | null {
-    const times = [...this.#histories.values()].map(history => history.notBefore).filter(time => time > now)
+    const times = [...this.#histories.values()].map((history) => history.notBefore).filter((time) => time > now)
     return times.length === 0 ? null : Math.min(...times)
   }
 }

@@ -61,7 +61,14 @@ export async function runController(options: ControllerOptions): Promise<void> {
   }
 
   const emit = (event: ProgressEvent): void => {
-    if (event.kind === 'step' && event.state !== 'start') log({ step: event.op, target: event.target, cause: event.cause, state: event.state, ...(event.message === undefined ? {} : { message: event.message }) })
+    if (event.kind === 'step' && event.state !== 'start')
+      log({
+        step: event.op,
+        target: event.target,
+        cause: event.cause,
+        state: event.state,
+        ...(event.message === undefined ? {} : { message: event.message }),
+      })
   }
 
   void follow()
@@ -72,7 +79,7 @@ export async function runController(options: ControllerOptions): Promise<void> {
       await sleep(GATHER_MS, undefined, { signal }).catch(() => undefined)
       try {
         const text = await readFile(options.recordPath ?? PATHS.record, 'utf8')
-        const outcome = await repair({ runtime, signal, emit, environment: {} }, text, container => backoff.isHeld(container, Date.now()))
+        const outcome = await repair({ runtime, signal, emit, environment: {} }, text, (container) => backoff.isHeld(container, Date.now()))
         if (outcome === null || !outcome.ok) {
           await sleep(BUSY_MS, undefined, { signal }).catch(() => undefined)
           due = true
@@ -88,7 +95,7 @@ export async function runController(options: ControllerOptions): Promise<void> {
     }
     const held = backoff.next(Date.now())
     const pause = Math.max(10, Math.min(LOOK_MS, held === null ? LOOK_MS : held - Date.now() + 10))
-    await Promise.race([sleep(pause, undefined, { signal }).catch(() => undefined), new Promise<void>(resolve => (wake = resolve))])
+    await Promise.race([sleep(pause, undefined, { signal }).catch(() => undefined), new Promise<void>((resolve) => (wake = resolve))])
     due = true
   }
 }

@@ -20,7 +20,11 @@ export interface SecretStore {
 /** Its name cannot be a container's: those start with the project's name and a dash. */
 const STORE = '.agentctl-store'
 
-export const newStore = (): SecretStore => ({ project_key: randomBytes(32).toString('hex'), broker_password: randomBytes(24).toString('hex'), values: {} })
+export const newStore = (): SecretStore => ({
+  project_key: randomBytes(32).toString('hex'),
+  broker_password: randomBytes(24).toString('hex'),
+  values: {},
+})
 
 /** null: there is none yet, or the machine's memory was lost. */
 export async function readStore(runtime: ContainerRuntime, project: string, signal: AbortSignal): Promise<SecretStore | null> {
@@ -35,21 +39,26 @@ export async function readStore(runtime: ContainerRuntime, project: string, sign
 }
 
 /** 512 MiB of the container's 1 GiB: a rewrite of the AOF may copy every page. */
-const redisConf = (password: string): string => `${[
-  'bind 0.0.0.0',
-  'port 6379',
-  'protected-mode no',
-  'dir /data',
-  'appendonly yes',
-  'appendfsync everysec',
-  'save ""',
-  'maxmemory 512mb',
-  'maxmemory-policy noeviction',
-  'tcp-keepalive 60',
-  `requirepass ${password}`,
-].join('\n')}\n`
+const redisConf = (password: string): string =>
+  `${[
+    'bind 0.0.0.0',
+    'port 6379',
+    'protected-mode no',
+    'dir /data',
+    'appendonly yes',
+    'appendfsync everysec',
+    'save ""',
+    'maxmemory 512mb',
+    'maxmemory-policy noeviction',
+    'tcp-keepalive 60',
+    `requirepass ${password}`,
+  ].join('\n')}\n`
 
-function filesOf(project: string, store: SecretStore, container: DesiredContainer): readonly { readonly name: string; readonly content: string | Buffer }[] {
+function filesOf(
+  project: string,
+  store: SecretStore,
+  container: DesiredContainer,
+): readonly { readonly name: string; readonly content: string | Buffer }[] {
   const { spec } = container
   if (spec.kind === 'broker') return [{ name: TRUSTED_SECRETS.brokerConf, content: redisConf(store.broker_password) }]
   if (spec.kind === 'gateway') {
@@ -58,20 +67,30 @@ function filesOf(project: string, store: SecretStore, container: DesiredContaine
       { name: TRUSTED_SECRETS.brokerPassword, content: store.broker_password },
     ]
   }
-  const own = container.secrets.map(use => {
+  const own = container.secrets.map((use) => {
     const value = store.values[use.source]
     if (value === undefined) {
-      throw new AgentctlError('AG3003', `secret "${use.source}" of ${spec.name} has no value any more (the machine's memory was lost)`, { hint: 'Run `agentctl up` with the secret\'s file or environment variable present.' })
+      throw new AgentctlError('AG3003', `secret "${use.source}" of ${spec.name} has no value any more (the machine's memory was lost)`, {
+        hint: "Run `agentctl up` with the secret's file or environment variable present.",
+      })
     }
     return { name: use.target, content: Buffer.from(value, 'base64') }
   })
   const agent = spec.labels[LABEL.agent]
   // Replica 0 is a one-off: it leases no work.
-  return agent === undefined || container.replica === 0 ? own : [...own, { name: 'agentctl-token', content: replicaToken(store.project_key, project, { agent, replica: container.replica }) }]
+  return agent === undefined || container.replica === 0
+    ? own
+    : [...own, { name: 'agentctl-token', content: replicaToken(store.project_key, project, { agent, replica: container.replica }) }]
 }
 
 /** One PUT for all: the store and a folder per container, owned by and readable for its user alone. */
-export async function writeSecrets(runtime: ContainerRuntime, project: string, store: SecretStore, containers: readonly DesiredContainer[], signal: AbortSignal): Promise<void> {
+export async function writeSecrets(
+  runtime: ContainerRuntime,
+  project: string,
+  store: SecretStore,
+  containers: readonly DesiredContainer[],
+  signal: AbortSignal,
+): Promise<void> {
   const entries: Entry[] = [{ path: STORE, content: JSON.stringify(store), mode: 0o400, uid: 0, gid: 0 }]
   for (const container of containers) {
     const [uid = 0, gid = uid] = (container.spec.user ?? '0').split(':').map(Number)
@@ -80,7 +99,8 @@ export async function writeSecrets(runtime: ContainerRuntime, project: string, s
     const open = container.spec.kind === 'service' && !Number.isInteger(uid)
     const folder = secretsFolder(container.spec.name)
     entries.push({ path: `${folder}/`, mode: open ? 0o555 : 0o500, ...owner })
-    for (const file of filesOf(project, store, container)) entries.push({ path: `${folder}/${file.name}`, content: file.content, mode: open ? 0o444 : 0o400, ...owner })
+    for (const file of filesOf(project, store, container))
+      entries.push({ path: `${folder}/${file.name}`, content: file.content, mode: open ? 0o444 : 0o400, ...owner })
   }
   await runtime.putArchive(trustedName(project, 'secrets'), PATHS.secretsRoot, packEntries(entries), signal)
 }

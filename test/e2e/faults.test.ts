@@ -28,10 +28,11 @@ beforeAll(async () => void (s = await stack('t-faults', { 'agents.yaml': FILE, '
 afterAll(async () => void (await s?.[Symbol.asyncDispose]()), 120_000)
 
 const TASKS = 40
-const submit = async (ms = 250): Promise<string> => await s.submit({ agent: 'worker', type: 'task', tasks: Array.from({ length: TASKS }, (_, n) => ({ n, ms })) })
+const submit = async (ms = 250): Promise<string> =>
+  await s.submit({ agent: 'worker', type: 'task', tasks: Array.from({ length: TASKS }, (_, n) => ({ n, ms })) })
 const executions = async (run: string): Promise<ReadonlyMap<string, number>> => {
   const counts = new Map<string, number>()
-  const worker = (await s.runtime.containers(s.name)).find(it => it.labels['agentctl.agent'] === 'worker' && it.status === 'running')
+  const worker = (await s.runtime.containers(s.name)).find((it) => it.labels['agentctl.agent'] === 'worker' && it.status === 'running')
   const log = (await s.exec((worker?.name ?? '').slice(s.name.length + 1), ['cat', '/ledger/log'])).text
   for (const line of log.split('\n')) {
     const [task = ''] = line.split(' ')
@@ -39,7 +40,10 @@ const executions = async (run: string): Promise<ReadonlyMap<string, number>> => 
   }
   return counts
 }
-const underWay = async (run: string): Promise<void> => await eventually(async () => (await s.control.replicas()).reduce((sum, it) => sum + it.tasks, 0) > 0 && (await s.control.run(run)).status === 'running')
+const underWay = async (run: string): Promise<void> =>
+  await eventually(
+    async () => (await s.control.replicas()).reduce((sum, it) => sum + it.tasks, 0) > 0 && (await s.control.run(run)).status === 'running',
+  )
 const eventually = async (check: () => Promise<boolean>, timeout_ms = 30_000): Promise<void> => {
   for (const until = Date.now() + timeout_ms; ; await sleep(50)) {
     if (await check().catch(() => false)) return
@@ -54,15 +58,23 @@ const expectRight = async (run: string): Promise<void> => {
 const pidOf = async (container: string): Promise<number> => ((await s.runtime.inspect(container)) as { State: { Pid: number } }).State.Pid
 /** The three kinds of the contract; the third is behind our back. */
 const KINDS = {
-  crash: async (container: string) => void (await s.runtime.exec(container, ['sh', '-c', 'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" = node ] && kill -9 ${p#/proc/}; done'], { timeout_ms: 10_000 }).catch(() => undefined)),
+  crash: async (container: string) =>
+    void (await s.runtime
+      .exec(container, ['sh', '-c', 'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" = node ] && kill -9 ${p#/proc/}; done'], {
+        timeout_ms: 10_000,
+      })
+      .catch(() => undefined)),
   'kill -9 of its process from the host': async (container: string) => void process.kill(await pidOf(container), 'SIGKILL'),
   'removed behind our back': async (container: string) => await s.runtime.remove(container),
 } as const
 const allConnected = async (): Promise<boolean> => {
   const replicas = await s.control.replicas()
-  return [1, 2, 3].every(n => replicas.some((it: ReplicaView) => it.agent === 'worker' && it.replica === n && it.connected))
+  return [1, 2, 3].every((n) => replicas.some((it: ReplicaView) => it.agent === 'worker' && it.replica === n && it.connected))
 }
-const whole = async (): Promise<boolean> => (await allConnected()) && (await s.runtime.containers(s.name)).every(it => it.status === 'running' && it.health !== 'unhealthy') && (await s.runtime.containers(s.name)).length === 8
+const whole = async (): Promise<boolean> =>
+  (await allConnected()) &&
+  (await s.runtime.containers(s.name)).every((it) => it.status === 'running' && it.health !== 'unhealthy') &&
+  (await s.runtime.containers(s.name)).length === 8
 
 for (const [kind, strike] of Object.entries(KINDS)) {
   test(`an agent in mid task: ${kind}`, async () => {
@@ -89,7 +101,10 @@ for (const [kind, strike] of Object.entries(KINDS)) {
   }, 120_000)
 }
 
-for (const [kind, strike] of [['killed by the engine', async (container: string) => await s.runtime.stop(container, 0)], ...Object.entries(KINDS).filter(([name]) => name !== 'crash')] as const) {
+for (const [kind, strike] of [
+  ['killed by the engine', async (container: string) => await s.runtime.stop(container, 0)],
+  ...Object.entries(KINDS).filter(([name]) => name !== 'crash'),
+] as const) {
   test(`Redis: ${kind}; nothing is lost and no task is run again`, async () => {
     const run = await submit()
     await underWay(run)
@@ -103,7 +118,7 @@ for (const [kind, strike] of [['killed by the engine', async (container: string)
 test('the controller: killed with its process it is back by itself and heals again; removed, the next verb restores it', async () => {
   const controller = `${s.name}-agentctl-controller-1`
   process.kill(await pidOf(controller), 'SIGKILL')
-  await eventually(async () => (await s.runtime.containers(s.name)).some(it => it.name === controller && it.status === 'running'))
+  await eventually(async () => (await s.runtime.containers(s.name)).some((it) => it.name === controller && it.status === 'running'))
   await s.runtime.remove(`${s.name}-worker-1`)
   await eventually(whole)
   await s.runtime.remove(controller)

@@ -28,21 +28,43 @@ export interface TestRedis {
   /** With everything it made. */
   stop(): Promise<void>
 }
-export interface RedisOptions { readonly aof?: boolean }
+export interface RedisOptions {
+  readonly aof?: boolean
+}
 
 const START_MS = 20_000
 
-interface Server { kill(): Promise<void>; start(): Promise<void>; signal(name: 'pause' | 'unpause'): Promise<void>; remove(): Promise<void> }
+interface Server {
+  kill(): Promise<void>
+  start(): Promise<void>
+  signal(name: 'pause' | 'unpause'): Promise<void>
+  remove(): Promise<void>
+}
 
 export async function startRedis(options: RedisOptions = {}): Promise<TestRedis> {
   const port = await freePort()
   const password = randomBytes(16).toString('hex')
-  const flags = ['--requirepass', password, '--appendonly', options.aof === false ? 'no' : 'yes', '--appendfsync', 'everysec', '--save', '', '--maxmemory-policy', 'noeviction']
-  const server = process.env['AGENTCTL_TEST_REDIS'] === 'path' || !(await engineAnswers()) ? onPath(port, flags) : await inContainer(port, flags)
+  const flags = [
+    '--requirepass',
+    password,
+    '--appendonly',
+    options.aof === false ? 'no' : 'yes',
+    '--appendfsync',
+    'everysec',
+    '--save',
+    '',
+    '--maxmemory-policy',
+    'noeviction',
+  ]
+  const server =
+    process.env['AGENTCTL_TEST_REDIS'] === 'path' || !(await engineAnswers()) ? onPath(port, flags) : await inContainer(port, flags)
   await server.start()
   await answering(port, password)
   return {
-    host: '127.0.0.1', port, password, url: `redis://:${password}@127.0.0.1:${port}`,
+    host: '127.0.0.1',
+    port,
+    password,
+    url: `redis://:${password}@127.0.0.1:${port}`,
     kill: () => server.kill(),
     async restart() {
       await server.start()
@@ -54,7 +76,11 @@ export async function startRedis(options: RedisOptions = {}): Promise<TestRedis>
   }
 }
 
-const engineAnswers = (): Promise<boolean> => new Docker().ping().then(() => true, () => false)
+const engineAnswers = (): Promise<boolean> =>
+  new Docker().ping().then(
+    () => true,
+    () => false,
+  )
 
 async function inContainer(port: number, flags: readonly string[]): Promise<Server> {
   const { engine } = await images()
@@ -78,7 +104,7 @@ async function inContainer(port: number, flags: readonly string[]): Promise<Serv
       await container.kill()
       await gone
     },
-    signal: async name => void (name === 'pause' ? await container.pause() : await container.unpause()),
+    signal: async (name) => void (name === 'pause' ? await container.pause() : await container.unpause()),
     remove: () => container.remove({ force: true, v: true }),
   }
 }
@@ -90,7 +116,7 @@ function onPath(port: number, flags: readonly string[]): Server {
   const kill = async (): Promise<void> => {
     const running = process
     if (running === null || running.exitCode !== null || running.signalCode !== null) return
-    const gone = new Promise(resolve => running.once('exit', resolve))
+    const gone = new Promise((resolve) => running.once('exit', resolve))
     running.kill('SIGKILL')
     await gone
   }
@@ -99,7 +125,7 @@ function onPath(port: number, flags: readonly string[]): Server {
       process = spawn('redis-server', ['--dir', directory, '--port', String(port), '--bind', '127.0.0.1', ...flags], { stdio: 'ignore' })
     },
     kill,
-    signal: async name => void process?.kill(name === 'pause' ? 'SIGSTOP' : 'SIGCONT'),
+    signal: async (name) => void process?.kill(name === 'pause' ? 'SIGSTOP' : 'SIGCONT'),
     async remove() {
       await kill()
       rmSync(directory, { recursive: true, force: true })
@@ -116,7 +142,7 @@ async function answering(port: number, password: string): Promise<void> {
 }
 
 function ping(port: number, password: string): Promise<boolean> {
-  return new Promise(resolve => {
+  return new Promise((resolve) => {
     const socket = connect({ host: '127.0.0.1', port }, () => socket.write(`AUTH ${password}\r\nPING\r\n`))
     let text = ''
     const done = (ok: boolean): void => {
@@ -126,7 +152,7 @@ function ping(port: number, password: string): Promise<boolean> {
     socket.setTimeout(1_000, () => done(false))
     socket.on('error', () => done(false))
     socket.on('close', () => done(false))
-    socket.on('data', chunk => {
+    socket.on('data', (chunk) => {
       text += chunk.toString()
       if (text.includes('+PONG')) done(true)
       else if (text.includes('-')) done(false)

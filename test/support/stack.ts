@@ -28,7 +28,11 @@ export interface Stack extends AsyncDisposable {
   ended(run: string, timeout_ms?: number): Promise<RunView>
 }
 
-export async function stack(prefix: string, files: { readonly [path: string]: string }, environment: { readonly [name: string]: string } = {}): Promise<Stack> {
+export async function stack(
+  prefix: string,
+  files: { readonly [path: string]: string },
+  environment: { readonly [name: string]: string } = {},
+): Promise<Stack> {
   const runtime = await sharedRuntime()
   const name = uniqueProject(prefix)
   const folder = mkdtempSync(join(tmpdir(), 'agentctl-test-'))
@@ -43,12 +47,23 @@ export async function stack(prefix: string, files: { readonly [path: string]: st
     }
   }
   const self: Stack = {
-    name, folder, runtime, control, ctx,
+    name,
+    folder,
+    runtime,
+    control,
+    ctx,
     async up(changed = {}) {
       write(changed)
-      const loaded = load({ files: [join(folder, 'agents.yaml')], readFile: path => readFileSync(path, 'utf8'), environment: ctx.environment, projectName: name })
+      const loaded = load({
+        files: [join(folder, 'agents.yaml')],
+        readFile: (path) => readFileSync(path, 'utf8'),
+        environment: ctx.environment,
+        projectName: name,
+      })
       if (loaded.project === null) throw new DiagnosticsError(loaded.diagnostics)
-      const outcome = await (await prepareUp(ctx, loaded.project, { images: packageImages(runtime), version: '0.0.0-test', places: loaded.places })).apply()
+      const outcome = await (
+        await prepareUp(ctx, loaded.project, { images: packageImages(runtime), version: '0.0.0-test', places: loaded.places })
+      ).apply()
       if (!outcome.ok) throw new Error(`up failed: ${JSON.stringify(outcome.failures, null, 1)}`)
       return outcome
     },
@@ -61,7 +76,7 @@ export async function stack(prefix: string, files: { readonly [path: string]: st
       if (result.exit_code !== 0) throw new Error(`node in ${container} exited ${result.exit_code}: ${result.stderr.toString('utf8')}`)
       return result.stdout.toString('utf8').trim()
     },
-    submit: async request => (await control.submit(request)).run,
+    submit: async (request) => (await control.submit(request)).run,
     async ended(run, timeout_ms = 60_000) {
       const until = Date.now() + timeout_ms
       for (;;) {
@@ -72,7 +87,9 @@ export async function stack(prefix: string, files: { readonly [path: string]: st
     },
     async [Symbol.asyncDispose]() {
       control.close()
-      await (await prepareDown({ ...ctx, signal: AbortSignal.timeout(120_000) }, name, { volumes: true, timeout_s: 1 })).apply().catch(() => undefined)
+      await (await prepareDown({ ...ctx, signal: AbortSignal.timeout(120_000) }, name, { volumes: true, timeout_s: 1 }))
+        .apply()
+        .catch(() => undefined)
       abort.abort()
       await cleanup(name)
       rmSync(folder, { recursive: true, force: true })

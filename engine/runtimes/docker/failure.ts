@@ -75,7 +75,11 @@ function fromAnswer(error: unknown, doing: string): AgentctlError {
       cause: error,
     })
   }
-  if (/pool overlaps/i.test(message)) return new AgentctlError('AG4007', text, { hint: 'Run the command again, or set AGENTCTL_SUBNETS to a range of its own.', cause: error })
+  if (/pool overlaps/i.test(message))
+    return new AgentctlError('AG4007', text, {
+      hint: 'Run the command again, or set AGENTCTL_SUBNETS to a range of its own.',
+      cause: error,
+    })
   if (status === 404) return new AgentctlError('AG4012', text, { hint: 'See `agentctl ps`; bring it up with `agentctl up`.', cause: error })
   if (status === 409 && /already in use|already exists/.test(message)) {
     return new AgentctlError('AG4014', text, {

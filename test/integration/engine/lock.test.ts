@@ -19,7 +19,10 @@ beforeAll(async () => {
   runtime = await connect()
   const images = packageImages(runtime)
   await images.ensure(signal, () => undefined)
-  state = record({ ...project({ agents: [agent('a')] }), name }, { images: await images.references(), data_root: (await runtime.info()).data_root })
+  state = record(
+    { ...project({ agents: [agent('a')] }), name },
+    { images: await images.references(), data_root: (await runtime.info()).data_root },
+  )
   const all = desired(state, SECCOMP)
   for (const volume of all.volumes) await runtime.createVolume(volume)
   const holder = all.containers[0]?.spec
@@ -53,14 +56,18 @@ test('one holder at a time; a holder that dies leaves nothing behind', async () 
 
 test('secrets lie in a folder per container, for its user alone, and the values come back for a later replica', async () => {
   const store = { ...newStore(), values: { key: Buffer.from('sesame').toString('base64') } }
-  const all = desired({ ...state, project: { ...state.project, agents: { a: agent('a', { secrets: [{ source: 'key', target: 'k' }] }) } } }, SECCOMP)
-  const one = all.containers.filter(it => it.group === 'a')
+  const all = desired(
+    { ...state, project: { ...state.project, agents: { a: agent('a', { secrets: [{ source: 'key', target: 'k' }] }) } } },
+    SECCOMP,
+  )
+  const one = all.containers.filter((it) => it.group === 'a')
   await writeSecrets(runtime, name, store, one, signal)
   expect(await readStore(runtime, name, signal)).toEqual(store)
   const holder = `${name}-agentctl-secrets-1`
   const own = await runtime.exec(holder, ['sh', '-c', `cd /secrets/${name}-a-1 && stat -c '%a %u %n' . *`], { user: '10001:10001' })
   expect(own.stdout.toString()).toBe('500 10001 .\n400 10001 agentctl-token\n400 10001 k\n')
   // Neither another user nor the holder's own root, which has no capability, may look into it.
-  for (const user of ['10002:10002', '0:0']) expect((await runtime.exec(holder, ['cat', `/secrets/${name}-a-1/k`], { user })).exit_code).not.toBe(0)
+  for (const user of ['10002:10002', '0:0'])
+    expect((await runtime.exec(holder, ['cat', `/secrets/${name}-a-1/k`], { user })).exit_code).not.toBe(0)
   expect((await runtime.exec(holder, ['cat', '/secrets/.agentctl-store'], { user: '10001:10001' })).exit_code).not.toBe(0)
 })

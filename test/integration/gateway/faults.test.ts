@@ -72,7 +72,7 @@ test('a gateway that is killed again and again loses nothing and runs nothing tw
   let kills = 0
   let over = false
   const ending = h.ended(run, 50_000).finally(() => { over = true })
-  for (let wait = 0; !over && kills < 12; wait = 50 + Math.random() * 350) {
+  for (let wait = 0; !over && kills < 8; wait = 50 + Math.random() * 350) {
     await sleep(wait)
     if (over) break
     const gone = new Promise(resolve => gateway.once('exit', resolve))

@@ -5,12 +5,20 @@ import { renderPlan } from '../../../engine/plan-text.ts'
 import { reconcile, type ReconcileOptions, tearDown } from '../../../engine/reconcile.ts'
 import { agent, nothing, project, relabel, running, service, want } from '../../support/project.ts'
 
-const text = (desired: Desired, observed: Observed, options: Partial<ReconcileOptions> = {}): string => renderPlan(reconcile(desired, observed, { writeRecord: null, ...options }))
+const text = (desired: Desired, observed: Observed, options: Partial<ReconcileOptions> = {}): string =>
+  renderPlan(reconcile(desired, observed, { writeRecord: null, ...options }))
 /** Only the lines about these targets; the rest of a first `up` is shown whole in one test. */
-const about = (plan: string, pattern: RegExp): string => plan.split('\n').filter(line => pattern.test(line)).map(line => line.replace(/\[[\d, ]+\] -> /, '').replace(/#\d+ /, '')).join('\n')
+const about = (plan: string, pattern: RegExp): string =>
+  plan
+    .split('\n')
+    .filter((line) => pattern.test(line))
+    .map((line) => line.replace(/\[[\d, ]+\] -> /, '').replace(/#\d+ /, ''))
+    .join('\n')
 
 test('the first up makes networks, volumes, the holder, the record and secrets before anything that needs them', () => {
-  const plan = text(want(project({ agents: [agent('coder', { replicas: 2 })], volumes: ['data'] })), nothing, { writeRecord: { revision: 1, cause: 'does not exist' } })
+  const plan = text(want(project({ agents: [agent('coder', { replicas: 2 })], volumes: ['data'] })), nothing, {
+    writeRecord: { revision: 1, cause: 'does not exist' },
+  })
   expect(plan).toMatchInlineSnapshot(`
     "#1 create-network network:p_control (10.192.0.0/24 internal): does not exist
     #2 create-network network:p_outside (10.192.1.0/24): does not exist
@@ -86,7 +94,9 @@ test('scale up adds the missing numbers', () => {
 
 test('a role that leaves the file goes with its network, which the gateway leaves first', () => {
   const before = want(project({ agents: [agent('a'), agent('b')] }))
-  const after = want(project({ agents: [agent('a')] }), { subnets: Object.fromEntries(before.networks.map(network => [network.name.slice(2), network.subnet])) })
+  const after = want(project({ agents: [agent('a')] }), {
+    subnets: Object.fromEntries(before.networks.map((network) => [network.name.slice(2), network.subnet])),
+  })
   expect(text(after, running(before))).toMatchInlineSnapshot(`
     "#1 stop-container container:p-b-1: is no longer in the file
     [1] -> #2 remove-container container:p-b-1: is no longer in the file
@@ -97,14 +107,26 @@ test('a role that leaves the file goes with its network, which the gateway leave
 
 test('a new role joins the running gateway without recreating it', () => {
   const before = want(project({ agents: [agent('b')] }))
-  const after = want(project({ agents: [agent('a'), agent('b')] }), { subnets: { ...Object.fromEntries(before.networks.map(network => [network.name.slice(2), network.subnet])), 'agent-a': '10.200.0.0/24' } })
-  expect(about(text(after, running(before)), /gateway/)).toMatchInlineSnapshot(`"connect-network container:p-agentctl-gateway-1 (p_agent-a 10.200.0.2): joins p_agent-a"`)
+  const after = want(project({ agents: [agent('a'), agent('b')] }), {
+    subnets: {
+      ...Object.fromEntries(before.networks.map((network) => [network.name.slice(2), network.subnet])),
+      'agent-a': '10.200.0.0/24',
+    },
+  })
+  expect(about(text(after, running(before)), /gateway/)).toMatchInlineSnapshot(
+    `"connect-network container:p-agentctl-gateway-1 (p_agent-a 10.200.0.2): joins p_agent-a"`,
+  )
 })
 
 test('who depends on a healthy service starts after it is healthy', () => {
-  const all = want(project({ agents: [agent('a', { depends_on: { db: { condition: 'service_healthy' } } })], services: [service('db', { healthcheck: { test: ['CMD', 'true'] } })] }))
+  const all = want(
+    project({
+      agents: [agent('a', { depends_on: { db: { condition: 'service_healthy' } } })],
+      services: [service('db', { healthcheck: { test: ['CMD', 'true'] } })],
+    }),
+  )
   const plan = reconcile(all, running(all, { 'p-a-1': null, 'p-db-1': null }), { writeRecord: null })
-  const step = (op: string, target: string) => plan.steps.find(it => it.operation.op === op && it.target === target)
+  const step = (op: string, target: string) => plan.steps.find((it) => it.operation.op === op && it.target === target)
   expect(step('start-container', 'container:p-a-1')?.needs).toContain(step('wait', 'container:p-db-1')?.id)
   expect(step('wait', 'container:p-db-1')?.needs).toContain(step('start-container', 'container:p-db-1')?.id)
 })
@@ -135,7 +157,12 @@ test('what was stopped on purpose stays stopped', () => {
 })
 
 test('a one-shot service that ended well is not run again', () => {
-  const all = want(project({ agents: [agent('a', { depends_on: { seed: { condition: 'service_completed_successfully' } } })], services: [service('seed')] }))
+  const all = want(
+    project({
+      agents: [agent('a', { depends_on: { seed: { condition: 'service_completed_successfully' } } })],
+      services: [service('seed')],
+    }),
+  )
   expect(text(all, running(all, { 'p-seed-1': { status: 'exited', exit_code: 0 } }))).toBe('No changes.')
 })
 
