@@ -281,7 +281,15 @@ export class Dispatcher {
   #wait(session: Session, want: number, ms: number, signal: AbortSignal): Promise<readonly Lease[]> {
     const queue = this.#queue(session.replica.agent)
     return new Promise(resolve => {
+      let isAnswered = false
       const done = (leases: readonly Lease[]): void => {
+        // The time was over while the fetch was on its way (a busy broker): what it brings goes out with the next request.
+        if (isAnswered) {
+          this.undelivered(leases)
+          if (leases.length > 0) this.#wake(session)
+          return
+        }
+        isAnswered = true
         clearTimeout(timer)
         signal.removeEventListener('abort', gone)
         const at = queue.waiters.indexOf(waiter)
