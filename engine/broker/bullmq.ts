@@ -31,7 +31,16 @@ const OPTS = { attempts: 1 }
 class Queue extends RedisQueueBackend {
   end(id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<unknown[] | undefined> {
     const job = { id, opts: OPTS } as unknown as EndedJob
-    const args = this.moveToFinishedArgs(job, value, kind === 'completed' ? 'returnvalue' : 'failedReason', undefined, kind, token, Date.now(), next)
+    const args = this.moveToFinishedArgs(
+      job,
+      value,
+      kind === 'completed' ? 'returnvalue' : 'failedReason',
+      undefined,
+      kind,
+      token,
+      Date.now(),
+      next,
+    )
     return this.moveToFinished(id, args)
   }
 }
@@ -42,9 +51,9 @@ export function connectBroker(options: BullmqOptions): Broker {
     ...(options.path === undefined ? { host: options.host, port: options.port } : { path: options.path }),
     ...(options.password === undefined ? {} : { password: options.password }),
     maxRetriesPerRequest: null,
-    retryStrategy: attempt => Math.min(50 * attempt, MAX_RETRY_MS),
+    retryStrategy: (attempt) => Math.min(50 * attempt, MAX_RETRY_MS),
     // A password that is not there yet, a Redis that still loads: both pass.
-    reconnectOnError: error => /^(NOAUTH|WRONGPASS|LOADING|READONLY)/.test(error.message),
+    reconnectOnError: (error) => /^(NOAUTH|WRONGPASS|LOADING|READONLY)/.test(error.message),
     connectTimeout: 2_000,
     // A frozen or cut-off broker is found by the command that gets no answer.
     socketTimeout: 10_000,
@@ -52,7 +61,11 @@ export function connectBroker(options: BullmqOptions): Broker {
     enableReadyCheck: true,
   })
   client.on('error', () => {})
-  const connection = new RedisConnection(client as unknown as ConstructorParameters<typeof RedisConnection>[0], { shared: true, blocking: false, skipVersionCheck: true })
+  const connection = new RedisConnection(client as unknown as ConstructorParameters<typeof RedisConnection>[0], {
+    shared: true,
+    blocking: false,
+    skipVersionCheck: true,
+  })
   connection.on('error', () => {})
   const keys = new QueueKeys(prefix)
   const queuesKey = `${prefix}::queues`
@@ -62,14 +75,34 @@ export function connectBroker(options: BullmqOptions): Broker {
     const known = opened.get(name)
     if (known !== undefined) return known
     const bull = queueName(name)
-    const made = new Queue(connection, bull, keys.getKeys(bull), type => keys.toKey(bull, type), { prefix, connection: client, lockDuration: LOCK_MS } as never, undefined, false)
+    const made = new Queue(
+      connection,
+      bull,
+      keys.getKeys(bull),
+      (type) => keys.toKey(bull, type),
+      { prefix, connection: client, lockDuration: LOCK_MS } as never,
+      undefined,
+      false,
+    )
     opened.set(name, made)
-    client.pipeline().sadd(queuesKey, name).hset(keys.toKey(bull, 'meta'), 'opts.maxLenEvents', EVENTS_KEPT).exec().catch(() => {})
+    client
+      .pipeline()
+      .sadd(queuesKey, name)
+      .hset(keys.toKey(bull, 'meta'), 'opts.maxLenEvents', EVENTS_KEPT)
+      .exec()
+      .catch(() => {})
     return made
   }
   const jobKey = (task: TaskRef): string => keys.toKey(queueName(task.queue), task.id)
 
-  const end = async (name: string, id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<Ended> => {
+  const end = async (
+    name: string,
+    id: string,
+    token: string,
+    kind: 'completed' | 'failed',
+    value: string,
+    next: boolean,
+  ): Promise<Ended> => {
     try {
       return { ok: true, next: execution(await queue(name).end(id, token, kind, value, next)) }
     } catch (error) {
@@ -110,9 +143,13 @@ export function connectBroker(options: BullmqOptions): Broker {
       const [count] = await run(client.multi().hincrby(jobKey(task), 'actl:failures', 1).hset(jobKey(task), 'actl:retried', epoch))
       return Number(count)
     },
-    countDeath: task => client.hincrby(jobKey(task), 'actl:deaths', 1),
+    countDeath: (task) => client.hincrby(jobKey(task), 'actl:deaths', 1),
     async extend(name, locks) {
-      return await queue(name).extendLocks(locks.map(it => it.id), locks.map(it => it.token), LOCK_MS)
+      return await queue(name).extendLocks(
+        locks.map((it) => it.id),
+        locks.map((it) => it.token),
+        LOCK_MS,
+      )
     },
     async relock(name, id, token) {
       const key = `${jobKey({ queue: name, id })}:lock`
@@ -123,7 +160,8 @@ export function connectBroker(options: BullmqOptions): Broker {
       const states: (TaskState | null)[] = []
       for (let at = 0; at < tasks.length; at += CHUNK) {
         const pipeline = client.pipeline()
-        for (const task of tasks.slice(at, at + CHUNK)) pipeline.hmget(jobKey(task), 'ats', 'data', 'returnvalue', 'failedReason', 'finishedOn', 'actl:retried')
+        for (const task of tasks.slice(at, at + CHUNK))
+          pipeline.hmget(jobKey(task), 'ats', 'data', 'returnvalue', 'failedReason', 'finishedOn', 'actl:retried')
         for (const fields of await run(pipeline)) states.push(taskState(fields as (string | null)[]))
       }
       return states
@@ -163,7 +201,8 @@ export function connectBroker(options: BullmqOptions): Broker {
     },
     async remove(tasks) {
       // removeJob answers 0 for a locked job and leaves it.
-      for (let at = 0; at < tasks.length; at += CHUNK) await Promise.all(tasks.slice(at, at + CHUNK).map(task => queue(task.queue).remove(task.id, false)))
+      for (let at = 0; at < tasks.length; at += CHUNK)
+        await Promise.all(tasks.slice(at, at + CHUNK).map((task) => queue(task.queue).remove(task.id, false)))
     },
     async forget(tasks) {
       for (let at = 0; at < tasks.length; at += CHUNK) {
@@ -185,14 +224,14 @@ export function connectBroker(options: BullmqOptions): Broker {
 }
 
 const addChunk = async (queue: (name: string) => Queue, tasks: readonly NewTask[]): Promise<void> => {
-  const byQueue = Map.groupBy(tasks, task => task.queue)
+  const byQueue = Map.groupBy(tasks, (task) => task.queue)
   const now = Date.now()
   const job = (data: string): Job => ({ name: 'task', data, opts: OPTS, timestamp: now }) as unknown as Job
   await Promise.all(
     [...byQueue].map(([name, part]) => {
       const [first] = part
       if (part.length === 1 && first !== undefined) return queue(name).addJob(job(first.data), first.id)
-      return queue(name).addJobs(part.map(task => ({ job: job(task.data), jobId: task.id })))
+      return queue(name).addJobs(part.map((task) => ({ job: job(task.data), jobId: task.id })))
     }),
   )
 }

@@ -3,12 +3,25 @@
  * (`connected` says so) and go on when it is back; a call that was under way when the connection broke is sent again, so every
  * call is safe to repeat: what it has done already is found and told as done.
  */
-export interface NewTask { readonly queue: string; readonly id: string; readonly data: string }
-export interface TaskRef { readonly queue: string; readonly id: string }
+export interface NewTask {
+  readonly queue: string
+  readonly id: string
+  readonly data: string
+}
+export interface TaskRef {
+  readonly queue: string
+  readonly id: string
+}
 
 /** One execution of a task. `epoch` counts executions from 1 and fences out the earlier ones. */
-export interface Execution { readonly id: string; readonly epoch: number; readonly data: string }
-export interface ActiveTask extends Execution { /** The lock's token; null: it expired. */ readonly holder: string | null }
+export interface Execution {
+  readonly id: string
+  readonly epoch: number
+  readonly data: string
+}
+export interface ActiveTask extends Execution {
+  /** The lock's token; null: it expired. */ readonly holder: string | null
+}
 
 export interface TaskState {
   readonly epoch: number

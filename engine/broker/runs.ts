@@ -4,8 +4,18 @@ import type { Broker } from './port.ts'
 
 type RunStore = Pick<
   Broker,
-  | 'createRun' | 'writeRun' | 'closeRun' | 'claimRunField' | 'dropRunFields' | 'readRun' | 'readRunFields' | 'openRuns' | 'listRuns' | 'forgetRun'
-  | 'appendEvents' | 'readEvents'
+  | 'createRun'
+  | 'writeRun'
+  | 'closeRun'
+  | 'claimRunField'
+  | 'dropRunFields'
+  | 'readRun'
+  | 'readRunFields'
+  | 'openRuns'
+  | 'listRuns'
+  | 'forgetRun'
+  | 'appendEvents'
+  | 'readEvents'
 >
 type Replies = (pipeline: { exec(): Promise<[Error | null, unknown][] | null> }) => Promise<unknown[]>
 
@@ -20,7 +30,11 @@ export function runStore(client: Redis, prefix: string, replies: Replies): RunSt
       if ((await client.exists(record(run))) === 1) return false
       // One transaction, so a record is whole or absent.
       await replies(
-        client.multi().hset(record(run), 'created', created_ms, ...pairs(fields)).zadd(index, 'NX', created_ms, run).sadd(open, run),
+        client
+          .multi()
+          .hset(record(run), 'created', created_ms, ...pairs(fields))
+          .zadd(index, 'NX', created_ms, run)
+          .sadd(open, run),
       )
       return true
     },
@@ -28,7 +42,12 @@ export function runStore(client: Redis, prefix: string, replies: Replies): RunSt
       await client.hset(record(run), ...pairs(fields))
     },
     async closeRun(run, fields) {
-      await replies(client.multi().hset(record(run), ...pairs(fields)).srem(open, run))
+      await replies(
+        client
+          .multi()
+          .hset(record(run), ...pairs(fields))
+          .srem(open, run),
+      )
     },
     async claimRunField(run, field, value) {
       const [, now] = await replies(client.multi().hsetnx(record(run), field, value).hget(record(run), field))
@@ -53,9 +72,14 @@ export function runStore(client: Redis, prefix: string, replies: Replies): RunSt
       await replies(client.multi().unlink(record(run), events(run)).zrem(index, run).srem(open, run))
     },
     async appendEvents(run, lines, keep) {
-      await replies(client.multi().rpush(events(run), ...lines).ltrim(events(run), -keep, -1))
+      await replies(
+        client
+          .multi()
+          .rpush(events(run), ...lines)
+          .ltrim(events(run), -keep, -1),
+      )
     },
-    readEvents: run => client.lrange(events(run), 0, -1),
+    readEvents: (run) => client.lrange(events(run), 0, -1),
   }
 }
 

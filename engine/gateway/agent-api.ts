@@ -39,12 +39,25 @@ export interface AgentApiOptions {
   readonly log: (message: string) => void
 }
 
-type Call = { readonly request: IncomingMessage; readonly response: ServerResponse; readonly session: Session; readonly replica: Replica; readonly signal: AbortSignal; readonly url: URL }
+type Call = {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly session: Session
+  readonly replica: Replica
+  readonly signal: AbortSignal
+  readonly url: URL
+}
 
 const unavailable = (): HttpError => new HttpError(503, 'unavailable', 'the broker is away', 'Send the request again.')
-const lost = (): HttpError => new HttpError(409, 'lease_lost', 'the lease is dead, or not of this replica', 'Stop the work; its result would be refused.')
+const lost = (): HttpError =>
+  new HttpError(409, 'lease_lost', 'the lease is dead, or not of this replica', 'Stop the work; its result would be refused.')
 const tooLarge = (what: string, bytes: number): HttpError =>
-  new HttpError(413, 'payload_too_large', `the ${what} has ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`, 'Write large data to a volume and pass its place.')
+  new HttpError(
+    413,
+    'payload_too_large',
+    `the ${what} has ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`,
+    'Write large data to a volume and pass its place.',
+  )
 
 export function agentServer(options: AgentApiOptions): Server {
   const api = new AgentApi(options)
@@ -53,7 +66,7 @@ export function agentServer(options: AgentApiOptions): Server {
   server.keepAliveTimeout = 0
   server.requestTimeout = 60_000
   server.headersTimeout = 20_000
-  server.on('connection', socket => socket.setNoDelay(true))
+  server.on('connection', (socket) => socket.setNoDelay(true))
   return server
 }
 
@@ -78,7 +91,13 @@ class AgentApi {
         return
       }
       replica = this.#options.dispatcher.replicas.of(this.#identify(request))
-      if (++replica.requests > MAX_REQUESTS) throw new HttpError(429, 'too_many_requests', `more than ${MAX_REQUESTS} open requests of one replica`, 'Wait for answers before asking more.')
+      if (++replica.requests > MAX_REQUESTS)
+        throw new HttpError(
+          429,
+          'too_many_requests',
+          `more than ${MAX_REQUESTS} open requests of one replica`,
+          'Wait for answers before asking more.',
+        )
       const session = this.#options.dispatcher.replicas.enter(replica, sessionId(request), request.socket)
       await this.#route(request, response, replica, session, path)
     } catch (error) {
@@ -104,13 +123,13 @@ class AgentApi {
   }
 
   readonly #handlers: { readonly [path: string]: (call: Call) => Promise<void> } = {
-    '/v1/lease': call => this.#lease(call),
-    '/v1/progress': call => this.#progress(call),
-    '/v1/delegate': call => this.#delegate(call),
-    '/v1/traces': call => this.#traces(call),
-    '/v1/complete': async call => this.#settle(call, completeCall(await readJson(call.request, MAX_BODY_BYTES))),
-    '/v1/fail': async call => this.#settle(call, failCall(await readJson(call.request, MAX_BODY_BYTES))),
-    '/v1/heartbeat': call => this.#heartbeat(call),
+    '/v1/lease': (call) => this.#lease(call),
+    '/v1/progress': (call) => this.#progress(call),
+    '/v1/delegate': (call) => this.#delegate(call),
+    '/v1/traces': (call) => this.#traces(call),
+    '/v1/complete': async (call) => this.#settle(call, completeCall(await readJson(call.request, MAX_BODY_BYTES))),
+    '/v1/fail': async (call) => this.#settle(call, failCall(await readJson(call.request, MAX_BODY_BYTES))),
+    '/v1/heartbeat': (call) => this.#heartbeat(call),
   }
 
   /** The HMAC is made once per token: a busy replica asks a thousand times a second. */
@@ -120,10 +139,17 @@ class AgentApi {
     let identity = this.#tokens.get(token) ?? null
     if (identity === null) {
       identity = verifyReplicaToken(this.#options.key, this.#options.config.project.name, token)
-      if (identity === null) throw new HttpError(401, 'unauthorized', token === '' ? 'there is no bearer token' : 'the token is not of this project', 'Send "Authorization: Bearer" and the content of /run/secrets/agentctl-token.')
+      if (identity === null)
+        throw new HttpError(
+          401,
+          'unauthorized',
+          token === '' ? 'there is no bearer token' : 'the token is not of this project',
+          'Send "Authorization: Bearer" and the content of /run/secrets/agentctl-token.',
+        )
       this.#tokens.set(token, identity)
     }
-    if (this.#options.config.agent(identity.agent) === null) throw new HttpError(403, 'unknown_agent', `the project has no agent "${identity.agent}" any more`)
+    if (this.#options.config.agent(identity.agent) === null)
+      throw new HttpError(403, 'unknown_agent', `the project has no agent "${identity.agent}" any more`)
     return identity
   }
 
@@ -148,7 +174,10 @@ class AgentApi {
     const reply = await inTime(working, call.wait_ms + READY_MS)
     if (reply === null || signal.aborted) {
       // What it brings later goes out with another request; what it settles is known then.
-      working.then(({ leases }) => dispatcher.undelivered(leases), (error: unknown) => this.#options.log(String(error)))
+      working.then(
+        ({ leases }) => dispatcher.undelivered(leases),
+        (error: unknown) => this.#options.log(String(error)),
+      )
       throw unavailable()
     }
     const { leases, settled, cancel } = reply
@@ -156,7 +185,11 @@ class AgentApi {
     response.once('close', () => {
       if (!response.writableFinished) dispatcher.undelivered(leases)
     })
-    sendJson(response, 200, `{"tasks":[${leases.map(lease => dispatcher.view(lease)).join(',')}],"settled":${JSON.stringify(settled)},"cancel":${JSON.stringify(cancel)}}`)
+    sendJson(
+      response,
+      200,
+      `{"tasks":[${leases.map((lease) => dispatcher.view(lease)).join(',')}],"settled":${JSON.stringify(settled)},"cancel":${JSON.stringify(cancel)}}`,
+    )
   }
 
   async #settle({ response, session, signal }: Call, settlement: Settlement): Promise<void> {
@@ -192,7 +225,13 @@ class AgentApi {
     await this.#whenReady(signal)
     const lease = this.#held(replica, token)
     const own = this.#options.config.agent(replica.agent)
-    if (own?.delegates_to.includes(agent) !== true) throw new HttpError(403, 'not_allowed', `agent "${replica.agent}" may not delegate to "${agent}"`, `Add it to delegates_to of "${replica.agent}".`)
+    if (own?.delegates_to.includes(agent) !== true)
+      throw new HttpError(
+        403,
+        'not_allowed',
+        `agent "${replica.agent}" may not delegate to "${agent}"`,
+        `Add it to delegates_to of "${replica.agent}".`,
+      )
     if (this.#options.config.agent(agent) === null) throw new HttpError(403, 'not_allowed', `the project has no agent "${agent}" any more`)
     if (lease.task.depth + 1 > MAX_DEPTH) throw new HttpError(403, 'too_deep', `delegation is ${MAX_DEPTH} deep at most`)
     const task = await this.#child(lease, key, agent, type, JSON.stringify(input), request.headers['traceparent'])
@@ -200,18 +239,34 @@ class AgentApi {
   }
 
   /** The same key again is the same child, whoever asks: this attempt of the parent, a later one, or a request that was sent twice. */
-  async #child(lease: Lease, key: string, agent: string, type: string, input: string, traceparent: string | string[] | undefined): Promise<string> {
+  async #child(
+    lease: Lease,
+    key: string,
+    agent: string,
+    type: string,
+    input: string,
+    traceparent: string | string[] | undefined,
+  ): Promise<string> {
     const { dispatcher, broker, runs, tracing } = this.#options
     const parent = lease.task
     const id = `${parent.id}.${createHash('sha256').update(key).digest('hex').slice(0, 16)}`
     if (dispatcher.task(id)?.agent === agent) return id
     const claimed = await broker.claimRunField(parent.run, childField(id), agent)
-    if (claimed !== agent) throw new HttpError(400, 'bad_request', `the key "${key}" was used before, for agent "${claimed}"`, 'A key names one child of a task.')
+    if (claimed !== agent)
+      throw new HttpError(
+        400,
+        'bad_request',
+        `the key "${key}" was used before, for agent "${claimed}"`,
+        'A key names one child of a task.',
+      )
     const [state] = await broker.read([{ queue: agent, id }])
     if (state !== null || dispatcher.task(id) !== undefined) return id
     if (!runs.isOpen(parent.run) || parent.lease !== lease) throw lost()
     const process = tracing.process(parent, lease.epoch)
-    const above = typeof traceparent === 'string' && traceIdOf(traceparent) !== null && traceIdOf(traceparent) === traceIdOf(process) ? traceparent : process
+    const above =
+      typeof traceparent === 'string' && traceIdOf(traceparent) !== null && traceIdOf(traceparent) === traceIdOf(process)
+        ? traceparent
+        : process
     const sent = tracing.send(above, id)
     const head = { run: parent.run, job: null, parent: parent.id, depth: parent.depth + 1, type, sent }
     const task: Task = { id, agent, ...head, children: 0, lease: null }
@@ -227,7 +282,8 @@ class AgentApi {
     const wait = waitMs(url, MAX_WAIT_MS)
     const { dispatcher, views } = this.#options
     const parent = dispatcher.task(id.slice(0, Math.max(0, id.lastIndexOf('.'))))
-    const missing = (): HttpError => new HttpError(404, 'not_found', `you have no task "${id.slice(0, 200)}"`, 'Only the children of a task that you hold are yours.')
+    const missing = (): HttpError =>
+      new HttpError(404, 'not_found', `you have no task "${id.slice(0, 200)}"`, 'Only the children of a task that you hold are yours.')
     if (parent?.lease?.replica !== replica) throw missing()
     await dispatcher.whenEnded(id, wait, signal)
     const view = await views.task(id)
@@ -251,7 +307,8 @@ class AgentApi {
 function sessionId(request: IncomingMessage): string {
   const id = request.headers[SESSION_HEADER]
   if (id === undefined) return ''
-  if (typeof id !== 'string' || !/^[A-Za-z0-9_-]{8,64}$/.test(id)) throw new HttpError(400, 'bad_request', `${SESSION_HEADER} must be 8 to 64 characters of A-Z a-z 0-9 _ -`)
+  if (typeof id !== 'string' || !/^[A-Za-z0-9_-]{8,64}$/.test(id))
+    throw new HttpError(400, 'bad_request', `${SESSION_HEADER} must be 8 to 64 characters of A-Z a-z 0-9 _ -`)
   return id
 }
 

@@ -18,7 +18,12 @@ export interface Config {
 }
 
 /** Resolves with the first readable record. `changed` is called after each later one. */
-export async function watchRecord(path: string, signal: AbortSignal, changed: (project: Project) => void, warn: (message: string) => void): Promise<Config> {
+export async function watchRecord(
+  path: string,
+  signal: AbortSignal,
+  changed: (project: Project) => void,
+  warn: (message: string) => void,
+): Promise<Config> {
   let stamp = ''
   let project: Project | null = null
   let complained = ''
@@ -29,7 +34,8 @@ export async function watchRecord(path: string, signal: AbortSignal, changed: (p
       const now = `${mtimeMs}.${size}.${ino}`
       if (now === stamp && !force) return false
       const record = JSON.parse(await readFile(path, 'utf8')) as ProjectRecord
-      if (record.version > RECORD_VERSION) throw new Error(`the record has version ${record.version}, made by agentctl ${record.written_by}; this one knows ${RECORD_VERSION}`)
+      if (record.version > RECORD_VERSION)
+        throw new Error(`the record has version ${record.version}, made by agentctl ${record.written_by}; this one knows ${RECORD_VERSION}`)
       stamp = now
       project = record.project
       complained = ''
@@ -57,13 +63,16 @@ export async function watchRecord(path: string, signal: AbortSignal, changed: (p
     get project() {
       return project as Project
     },
-    agent: name => (project !== null && Object.hasOwn(project.agents, name) ? (project.agents[name] ?? null) : null),
+    agent: (name) => (project !== null && Object.hasOwn(project.agents, name) ? (project.agents[name] ?? null) : null),
     reload: () => look(true),
     close: () => clearInterval(timer),
   }
 }
 
-export interface Secrets { readonly key: string; readonly password: string }
+export interface Secrets {
+  readonly key: string
+  readonly password: string
+}
 
 /** The secrets volume is empty after a reboot until the controller has filled it: wait. */
 export async function readSecrets(directory: string, signal: AbortSignal): Promise<Secrets> {

@@ -60,16 +60,26 @@ class ControlApi {
     if (version === 'v1' && rest.length === 0) {
       const name = `${call.request.method} ${kind}${id === undefined ? '' : '/ID'}${action === undefined ? '' : `/${action}`}`
       switch (name) {
-        case 'GET health': return this.#health(call)
-        case 'GET replicas': return this.#replicas(call)
-        case 'POST reload': return this.#reload(call)
-        case 'POST traces': return this.#traces(call)
-        case 'POST runs': return this.#submit(call)
-        case 'GET runs': return this.#list(call)
-        case 'GET runs/ID': return this.#run(call, id as string)
-        case 'POST runs/ID/cancel': return this.#cancel(call, id as string)
-        case 'GET runs/ID/events': return this.#events(call, id as string)
-        case 'GET tasks/ID': return this.#task(call, id as string)
+        case 'GET health':
+          return this.#health(call)
+        case 'GET replicas':
+          return this.#replicas(call)
+        case 'POST reload':
+          return this.#reload(call)
+        case 'POST traces':
+          return this.#traces(call)
+        case 'POST runs':
+          return this.#submit(call)
+        case 'GET runs':
+          return this.#list(call)
+        case 'GET runs/ID':
+          return this.#run(call, id as string)
+        case 'POST runs/ID/cancel':
+          return this.#cancel(call, id as string)
+        case 'GET runs/ID/events':
+          return this.#events(call, id as string)
+        case 'GET tasks/ID':
+          return this.#task(call, id as string)
       }
     }
     throw new HttpError(404, 'not_found', `there is no ${call.request.method} ${call.url.pathname}`)
@@ -87,7 +97,11 @@ class ControlApi {
   }
 
   async #health({ response }: Call): Promise<void> {
-    sendJson(response, 200, JSON.stringify({ ok: true, broker: this.#options.broker.connected, project: this.#options.config.project.name }))
+    sendJson(
+      response,
+      200,
+      JSON.stringify({ ok: true, broker: this.#options.broker.connected, project: this.#options.config.project.name }),
+    )
   }
 
   async #reload({ response }: Call): Promise<void> {
@@ -135,7 +149,7 @@ class ControlApi {
     if ((await views.run(id)) === null) throw refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)
     response.writeHead(200, { 'content-type': 'application/jsonl' })
     response.flushHeaders()
-    const stop = await events.watch(id, lines => {
+    const stop = await events.watch(id, (lines) => {
       if (lines.length > 0 && !response.destroyed) response.write(`${lines.join('\n')}\n`)
     })
     while (url.searchParams.get('follow') !== '0' && runs.isOpen(id) && !signal.aborted) {
@@ -161,11 +175,14 @@ class ControlApi {
   async #replicas({ response, url, signal }: Call): Promise<void> {
     const wait = waitMs(url, MAX_WAIT_MS)
     const { replicas } = this.#options.dispatcher
-    const wanted = (url.searchParams.get('connected') ?? '').split(',').filter(it => it !== '').map(text => {
-      const at = text.lastIndexOf(':')
-      return { agent: text.slice(0, at), replica: Number(text.slice(at + 1)) }
-    })
-    const all = (): boolean => wanted.every(it => replicas.connected(it.agent, it.replica))
+    const wanted = (url.searchParams.get('connected') ?? '')
+      .split(',')
+      .filter((it) => it !== '')
+      .map((text) => {
+        const at = text.lastIndexOf(':')
+        return { agent: text.slice(0, at), replica: Number(text.slice(at + 1)) }
+      })
+    const all = (): boolean => wanted.every((it) => replicas.connected(it.agent, it.replica))
     if (wanted.length > 0 && wait > 0 && !all()) {
       const done = Promise.withResolvers<void>()
       const timer = setTimeout(done.resolve, wait)
@@ -186,8 +203,8 @@ function submitRequest(body: Fields): SubmitRequest {
     if (value !== undefined && typeof value !== 'string') throw bad(`"${name}" must be a string`)
   }
   if ((pipeline === undefined) === (agent === undefined)) throw bad('give either "pipeline" with "inputs", or "agent" with "tasks"')
-  if (pipeline !== undefined && inputs !== undefined && (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs))) throw bad('"inputs" must be an object')
+  if (pipeline !== undefined && inputs !== undefined && (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs)))
+    throw bad('"inputs" must be an object')
   if (agent !== undefined && !Array.isArray(tasks)) throw bad('"tasks" must be a list')
   return body as unknown as SubmitRequest
 }
-

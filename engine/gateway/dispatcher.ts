@@ -53,7 +53,11 @@ export interface DispatcherOptions {
   readonly log: (message: string) => void
 }
 
-export interface SettleReply { readonly lease: string; readonly ok: boolean; readonly code?: string }
+export interface SettleReply {
+  readonly lease: string
+  readonly ok: boolean
+  readonly code?: string
+}
 
 export class Dispatcher {
   readonly #options: DispatcherOptions
@@ -70,7 +74,10 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options
     this.#broker = options.broker
-    this.replicas = new Replicas((session, death) => this.#sessionDied(session, death), () => !this.#broker.connected)
+    this.replicas = new Replicas(
+      (session, death) => this.#sessionDied(session, death),
+      () => !this.#broker.connected,
+    )
     this.#timers = [setInterval(() => void this.#extend(), EXTEND_MS), setInterval(() => void this.#safety(), SAFETY_MS)]
   }
 
@@ -114,7 +121,7 @@ export class Dispatcher {
   /** Until the task has ended, or the time is over. */
   whenEnded(id: string, ms: number, signal: AbortSignal): Promise<void> {
     if (!this.#tasks.has(id) || ms <= 0) return Promise.resolve()
-    return new Promise(resolve => {
+    return new Promise((resolve) => {
       const watchers = this.#watchers.get(id) ?? new Set()
       const done = (): void => {
         clearTimeout(timer)
@@ -142,7 +149,7 @@ export class Dispatcher {
       }
     }
     for (const session of sessions) this.#wake(session)
-    await this.#broker.remove(waiting.map(task => ({ queue: task.agent, id: task.id })))
+    await this.#broker.remove(waiting.map((task) => ({ queue: task.agent, id: task.id })))
     for (const task of waiting) {
       // Fetched meanwhile: it is ended where the fetch arrives.
       if (task.lease !== null || !this.#tasks.has(task.id)) continue
@@ -175,7 +182,11 @@ export class Dispatcher {
   }
 
   /** One lease request: settle, beat, take. Resolves when there is something to say or the time is over. */
-  async lease(session: Session, call: LeaseCall, signal: AbortSignal): Promise<{ leases: readonly Lease[]; settled: readonly SettleReply[]; cancel: readonly string[] }> {
+  async lease(
+    session: Session,
+    call: LeaseCall,
+    signal: AbortSignal,
+  ): Promise<{ leases: readonly Lease[]; settled: readonly SettleReply[]; cancel: readonly string[] }> {
     const { replica } = session
     const lost = this.#beat(session, call)
     const releasing = call.done.reduce((count, { lease }) => count + (this.#occupies(lease, replica) ? 1 : 0), 0)
@@ -221,7 +232,13 @@ export class Dispatcher {
   view(lease: Lease): string {
     const { task } = lease
     const head: Omit<LeasedTask, 'input'> = {
-      lease: lease.token, id: task.id, run: task.run, agent: task.agent, type: task.type, attempt: lease.epoch, deadline: null,
+      lease: lease.token,
+      id: task.id,
+      run: task.run,
+      agent: task.agent,
+      type: task.type,
+      attempt: lease.epoch,
+      deadline: null,
       traceparent: this.#options.tracing.process(task, lease.epoch),
     }
     return `${JSON.stringify(head).slice(0, -1)},"input":${lease.input}}`
@@ -280,7 +297,7 @@ export class Dispatcher {
 
   #wait(session: Session, want: number, ms: number, signal: AbortSignal): Promise<readonly Lease[]> {
     const queue = this.#queue(session.replica.agent)
-    return new Promise(resolve => {
+    return new Promise((resolve) => {
       let isAnswered = false
       const done = (leases: readonly Lease[]): void => {
         // The time was over while the fetch was on its way (a busy broker): what it brings goes out with the next request.
@@ -307,7 +324,7 @@ export class Dispatcher {
 
   /** Answers the session's waiting requests, so that they carry what is new. */
   #wake(session: Session): void {
-    for (const waiter of this.#queue(session.replica.agent).waiters.filter(it => it.session === session)) {
+    for (const waiter of this.#queue(session.replica.agent).waiters.filter((it) => it.session === session)) {
       const leases = [...session.undelivered].slice(0, waiter.want)
       for (const lease of leases) session.undelivered.delete(lease)
       waiter.resolve(leases)
@@ -318,7 +335,7 @@ export class Dispatcher {
   #deal(queue: Queue): void {
     let left = queue.waiting - queue.fetching
     if (left <= 0 || queue.waiters.length === 0 || !this.#broker.connected) return
-    const eligible = queue.waiters.filter(it => it.want > 0 && this.#capacity(it.session.replica) > 0)
+    const eligible = queue.waiters.filter((it) => it.want > 0 && this.#capacity(it.session.replica) > 0)
     const share = Math.max(1, Math.ceil(left / Math.max(1, eligible.length)))
     for (const waiter of eligible) {
       const count = Math.min(share, left, waiter.want, this.#capacity(waiter.session.replica))
@@ -327,7 +344,7 @@ export class Dispatcher {
       left -= count
       queue.waiters.splice(queue.waiters.indexOf(waiter), 1)
       void this.#take(waiter.session, count).then(
-        leases => {
+        (leases) => {
           if (leases.length > 0) waiter.resolve(leases)
           else if (!waiter.session.dead && !this.#closing) queue.waiters.push(waiter)
           else waiter.resolve([])
@@ -358,7 +375,7 @@ export class Dispatcher {
       return execution === null ? null : this.#register(session, queue, execution)
     }
     const leases = await Promise.all(Array.from({ length: tries }, one))
-    return leases.filter(it => it !== null)
+    return leases.filter((it) => it !== null)
   }
 
   /** A task was locked for this session. null: it is not to be started. */
@@ -388,7 +405,20 @@ export class Dispatcher {
     if (task.lease !== null) this.#release(task.lease)
     const token = leaseToken(this.#options.key, session.holder, { id, epoch })
     const lease: Lease = {
-      token, task, epoch, holder: session.holder, session, replica: session.replica, since, input: inputOf(data), delivered: 0, doubtful: false, missed: 0, heard: Date.now(), settling: null, cancel: null,
+      token,
+      task,
+      epoch,
+      holder: session.holder,
+      session,
+      replica: session.replica,
+      since,
+      input: inputOf(data),
+      delivered: 0,
+      doubtful: false,
+      missed: 0,
+      heard: Date.now(),
+      settling: null,
+      cancel: null,
     }
     task.lease = lease
     this.#leases.set(token, lease)
@@ -413,10 +443,16 @@ export class Dispatcher {
   // ---- settling ----
 
   /** `next`: take the queue's next task in the same script, if the settlement ends the task. */
-  async settle(session: Session, token: string, settlement: Settlement | null, next: boolean): Promise<{ ok: boolean; code?: string; next: Lease | null }> {
+  async settle(
+    session: Session,
+    token: string,
+    settlement: Settlement | null,
+    next: boolean,
+  ): Promise<{ ok: boolean; code?: string; next: Lease | null }> {
     const lease = this.held(session.replica, token)
     if (settlement === null) return { ok: false, code: 'bad_request', next: null }
-    if (lease === null) return (await this.#settledBefore(session, token)) ? { ok: true, next: null } : { ok: false, code: 'lease_lost', next: null }
+    if (lease === null)
+      return (await this.#settledBefore(session, token)) ? { ok: true, next: null } : { ok: false, code: 'lease_lost', next: null }
     const result = settlement.status === 'completed' ? JSON.stringify(settlement.result) : ''
     if (Buffer.byteLength(result) > MAX_PAYLOAD_BYTES) return { ok: false, code: 'payload_too_large', next: null }
     // A repeated settlement, while the first is still on its way to the broker.
@@ -438,11 +474,14 @@ export class Dispatcher {
 
   async #settle(lease: Lease, settlement: Settlement, result: string, next: boolean): Promise<{ ok: boolean; fetched: Lease | null }> {
     const { task } = lease
-    if (lease.cancel !== null) return this.#end(lease, 'cancelled', await this.#broker.fail(task.agent, task.id, lease.holder, JSON.stringify(CANCELLED), next))
-    if (settlement.status === 'completed') return this.#end(lease, 'completed', await this.#broker.complete(task.agent, task.id, lease.holder, result, next))
+    if (lease.cancel !== null)
+      return this.#end(lease, 'cancelled', await this.#broker.fail(task.agent, task.id, lease.holder, JSON.stringify(CANCELLED), next))
+    if (settlement.status === 'completed')
+      return this.#end(lease, 'completed', await this.#broker.complete(task.agent, task.id, lease.holder, result, next))
     const { code, message, retryable } = settlement.error
     // An orderly stop of the agent is nobody's failure.
-    if (retryable === true && code === 'agent_stopped' && lease.epoch < MAX_STOPS) return { ok: await this.#back(lease, message), fetched: null }
+    if (retryable === true && code === 'agent_stopped' && lease.epoch < MAX_STOPS)
+      return { ok: await this.#back(lease, message), fetched: null }
     if (retryable === true && (await this.#broker.countFailure({ queue: task.agent, id: task.id }, lease.epoch)) < MAX_ATTEMPTS) {
       const ok = await this.#back(lease, `${code}: ${message}`)
       return { ok, fetched: null }
@@ -479,7 +518,10 @@ export class Dispatcher {
     if (lease === null) return false
     const [state] = await this.#broker.read([{ queue: session.replica.agent, id: lease.id }])
     if (state === undefined || state === null) return false
-    return (state.finished && state.epoch === lease.epoch && !(state.failure ?? '').startsWith('{"status":"dead"')) || state.retried === lease.epoch
+    return (
+      (state.finished && state.epoch === lease.epoch && !(state.failure ?? '').startsWith('{"status":"dead"')) ||
+      state.retried === lease.epoch
+    )
   }
 
   /** Back to the queue. */
@@ -500,8 +542,11 @@ export class Dispatcher {
 
   #sessionDied(session: Session, death: Death): void {
     const leases = [...session.leases]
-    for (const waiter of this.#queue(session.replica.agent).waiters.filter(it => it.session === session)) waiter.resolve([])
-    if (leases.length > 0) this.#options.log(`replica ${session.replica.agent}.${session.replica.replica}: session ${death}, ${leases.length} task(s) return to the queue`)
+    for (const waiter of this.#queue(session.replica.agent).waiters.filter((it) => it.session === session)) waiter.resolve([])
+    if (leases.length > 0)
+      this.#options.log(
+        `replica ${session.replica.agent}.${session.replica.replica}: session ${death}, ${leases.length} task(s) return to the queue`,
+      )
     // Absent: it may have died of the same cause as the gateway before.
     for (const lease of leases) if (lease.settling === null) void this.#give(lease, death !== 'absent' && lease.delivered > 0)
   }
@@ -516,7 +561,10 @@ export class Dispatcher {
       const deaths = died ? await this.#broker.countDeath({ queue: task.agent, id: task.id }) : 0
       if (lease.cancel !== null) await this.#finish(lease, CANCELLED)
       else if (deaths >= MAX_DEATHS) {
-        await this.#finish(lease, { status: 'dead', error: { code: 'agent_died', message: `its agent died ${deaths} times while it worked on this task` } })
+        await this.#finish(lease, {
+          status: 'dead',
+          error: { code: 'agent_died', message: `its agent died ${deaths} times while it worked on this task` },
+        })
       } else {
         task.lease = null
         await this.#back(lease, died ? 'its agent died' : 'its agent did not come back')
@@ -540,12 +588,21 @@ export class Dispatcher {
 
   async #extend(): Promise<void> {
     if (!this.#broker.connected || !this.#adopted) return
-    const byQueue = Map.groupBy(this.#leases.values(), lease => lease.task.agent)
-    await Promise.all([...byQueue].map(([name, leases]) => this.#extendQueue(name, leases).catch((error: unknown) => this.#options.log(`locks of ${name}: ${String(error)}`))))
+    const byQueue = Map.groupBy(this.#leases.values(), (lease) => lease.task.agent)
+    await Promise.all(
+      [...byQueue].map(([name, leases]) =>
+        this.#extendQueue(name, leases).catch((error: unknown) => this.#options.log(`locks of ${name}: ${String(error)}`)),
+      ),
+    )
   }
 
   async #extendQueue(name: string, leases: readonly Lease[]): Promise<void> {
-    const failed = new Set(await this.#broker.extend(name, leases.map(lease => ({ id: lease.task.id, token: lease.holder }))))
+    const failed = new Set(
+      await this.#broker.extend(
+        name,
+        leases.map((lease) => ({ id: lease.task.id, token: lease.holder })),
+      ),
+    )
     for (const lease of leases) {
       if (!failed.has(lease.task.id) || this.#leases.get(lease.token) !== lease || lease.settling !== null) continue
       // Expired while the broker was away: the task is still ours, as nobody else takes tasks from the active list.
@@ -573,7 +630,7 @@ export class Dispatcher {
       else if (lease.session.id === '' && now - lease.heard > LEASE_MS) void this.#give(lease, true)
     }
     const queues = [...this.#queues.values()]
-    const lengths = await this.#broker.lengths(queues.map(it => it.name)).catch(() => null)
+    const lengths = await this.#broker.lengths(queues.map((it) => it.name)).catch(() => null)
     queues.forEach((queue, index) => {
       const length = lengths?.[index]
       if (length === undefined) return

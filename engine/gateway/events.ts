@@ -11,9 +11,18 @@ const FLUSH_MS = 100
 const KEPT = 2_000
 const MAX_MESSAGE = 2_000
 
-export interface EventSink { add(task: Task, event: RunEvent['event'], message?: string, percent?: number): void }
+export interface EventSink {
+  add(task: Task, event: RunEvent['event'], message?: string, percent?: number): void
+}
 
-interface Pending { readonly at: number; readonly task: string; readonly agent: string; readonly event: RunEvent['event']; readonly message: string | undefined; readonly percent: number | undefined }
+interface Pending {
+  readonly at: number
+  readonly task: string
+  readonly agent: string
+  readonly event: RunEvent['event']
+  readonly message: string | undefined
+  readonly percent: number | undefined
+}
 
 export class RunEvents implements EventSink {
   readonly #broker: Broker
@@ -89,7 +98,12 @@ export class RunEvents implements EventSink {
 
 function line({ at, task, agent, event, message, percent }: Pending): string {
   const told: RunEvent = {
-    at: new Date(at).toISOString(), task, agent, event, ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE) }), ...(percent === undefined ? {} : { percent }),
+    at: new Date(at).toISOString(),
+    task,
+    agent,
+    event,
+    ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE) }),
+    ...(percent === undefined ? {} : { percent }),
   }
   return JSON.stringify(told)
 }

@@ -26,17 +26,26 @@ export function sendError(response: ServerResponse, error: unknown, log: (messag
   if (error instanceof HttpError) {
     // The rest of a body that was refused is not read: the connection ends with the answer.
     if (error.status === 413) response.setHeader('connection', 'close')
-    sendJson(response, error.status, JSON.stringify({ error: { code: error.code, message: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) } }))
+    sendJson(
+      response,
+      error.status,
+      JSON.stringify({ error: { code: error.code, message: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) } }),
+    )
     return
   }
   log(error instanceof Error ? (error.stack ?? error.message) : String(error))
-  sendJson(response, 500, JSON.stringify({ error: { code: 'internal', message: 'the gateway failed at this request', hint: 'See the log of the gateway.' } }))
+  sendJson(
+    response,
+    500,
+    JSON.stringify({ error: { code: 'internal', message: 'the gateway failed at this request', hint: 'See the log of the gateway.' } }),
+  )
 }
 
 /** The whole body; over the limit: 413, without reading on. */
 export function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const tooLarge = (): HttpError => new HttpError(413, 'payload_too_large', `the request body is over the limit of ${limit} bytes`, 'Send less in one request.')
+    const tooLarge = (): HttpError =>
+      new HttpError(413, 'payload_too_large', `the request body is over the limit of ${limit} bytes`, 'Send less in one request.')
     if (Number(request.headers['content-length'] ?? 0) > limit) {
       reject(tooLarge())
       return

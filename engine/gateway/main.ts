@@ -15,7 +15,8 @@ const MAX_PAUSE_MS = 2_000
 const STABLE_MS = 10_000
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
 
-const log = (message: string): void => void process.stdout.write(`${JSON.stringify({ at: new Date().toISOString(), part: 'gateway', message })}\n`)
+const log = (message: string): void =>
+  void process.stdout.write(`${JSON.stringify({ at: new Date().toISOString(), part: 'gateway', message })}\n`)
 
 async function supervise(): Promise<void> {
   const stop = new AbortController()
@@ -28,9 +29,9 @@ async function supervise(): Promise<void> {
   }
   for (let pause = MIN_PAUSE_MS; !stop.signal.aborted; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
     const started = Date.now()
-    const code = await new Promise<string>(resolve => {
+    const code = await new Promise<string>((resolve) => {
       child = spawn(process.execPath, [...process.execArgv, process.argv[1] as string, '--child'], { stdio: 'inherit' })
-      child.once('error', error => resolve(error.message))
+      child.once('error', (error) => resolve(error.message))
       child.once('exit', (status, signal) => resolve(signal ?? String(status)))
     })
     if (stop.signal.aborted) return
@@ -66,7 +67,9 @@ async function serve(): Promise<void> {
     ...(env['AGENTCTL_HOST'] === undefined ? {} : { host: env['AGENTCTL_HOST'] }),
     ...(env['AGENTCTL_PORT'] === undefined ? {} : { port: Number(env['AGENTCTL_PORT']) }),
   })
-  const telemetry: Telemetry = gateway.telemetry ? await startTelemetry({ service: 'agentctl-gateway', project: gateway.project, url: traces }) : noTelemetry
+  const telemetry: Telemetry = gateway.telemetry
+    ? await startTelemetry({ service: 'agentctl-gateway', project: gateway.project, url: traces })
+    : noTelemetry
   log(`listening on port ${gateway.port}`)
   await stopped.promise
   await gateway.close()
@@ -76,7 +79,7 @@ async function serve(): Promise<void> {
 
 if (process.argv.includes('--child')) {
   // An error that nobody caught: end, and be started again with what the broker holds.
-  process.on('unhandledRejection', error => {
+  process.on('unhandledRejection', (error) => {
     log(`unhandled: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
     process.exit(1)
   })

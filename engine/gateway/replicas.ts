@@ -76,14 +76,30 @@ export class Replicas {
     const key = `${identity.agent}.${identity.replica}`
     const known = this.#replicas.get(key)
     if (known !== undefined) return known
-    const made: Replica = { agent: identity.agent, replica: identity.replica, leases: new Set(), parked: 0, fetching: 0, requests: 0, session: null, replaced: null, sessionless: null }
+    const made: Replica = {
+      agent: identity.agent,
+      replica: identity.replica,
+      leases: new Set(),
+      parked: 0,
+      fetching: 0,
+      requests: 0,
+      session: null,
+      replaced: null,
+      sessionless: null,
+    }
     this.#replicas.set(key, made)
     return made
   }
 
   /** A request came in. A new session id ends the replica's former session. */
   enter(replica: Replica, id: string, socket: Socket): Session {
-    if (id !== '' && replica.replaced === id) throw new HttpError(409, 'session_replaced', `replica ${replica.agent}.${replica.replica} has a newer session`, 'One runtime per replica.')
+    if (id !== '' && replica.replaced === id)
+      throw new HttpError(
+        409,
+        'session_replaced',
+        `replica ${replica.agent}.${replica.replica} has a newer session`,
+        'One runtime per replica.',
+      )
     const session = this.#session(replica, id, true)
     session.heard = Date.now()
     session.unconfirmed.delete(socket)
@@ -106,7 +122,16 @@ export class Replicas {
     const current = id === '' ? replica.sessionless : replica.session
     if (current !== null && current.id === id) return current
     const made: Session = {
-      id, replica, holder: holderOf(replica, id), sockets: new Set(), leases: new Set(), undelivered: new Set(), unconfirmed: new Map(), heard: 0, seen: false, dead: false,
+      id,
+      replica,
+      holder: holderOf(replica, id),
+      sockets: new Set(),
+      leases: new Set(),
+      undelivered: new Set(),
+      unconfirmed: new Map(),
+      heard: 0,
+      seen: false,
+      dead: false,
     }
     if (id === '') replica.sessionless = made
     else if (current === null || replace) {
@@ -166,8 +191,8 @@ export class Replicas {
 
   views(): readonly ReplicaView[] {
     return [...this.#replicas.values()]
-      .map(it => ({ agent: it.agent, replica: it.replica, connected: this.connected(it.agent, it.replica), tasks: it.leases.size }))
-      .filter(it => it.connected || it.tasks > 0)
+      .map((it) => ({ agent: it.agent, replica: it.replica, connected: this.connected(it.agent, it.replica), tasks: it.leases.size }))
+      .filter((it) => it.connected || it.tasks > 0)
       .sort((a, b) => (a.agent === b.agent ? a.replica - b.replica : a.agent < b.agent ? -1 : 1))
   }
 

@@ -7,7 +7,10 @@ const KEPT_RUNS = 1_000
 const KEPT_TASKS = 100_000
 const CHILD = childField('')
 
-export interface Retained { readonly run: string; readonly tasks: number }
+export interface Retained {
+  readonly run: string
+  readonly tasks: number
+}
 
 export class Retention {
   readonly #broker: Broker
@@ -22,7 +25,7 @@ export class Retention {
   }
 
   async load(open: ReadonlySet<string>): Promise<void> {
-    const runs = (await this.#broker.listRuns()).filter(run => !open.has(run)).reverse()
+    const runs = (await this.#broker.listRuns()).filter((run) => !open.has(run)).reverse()
     const counts = await this.#broker.readRunFields(runs, ['count'])
     runs.forEach((run, index) => {
       const tasks = Number(counts[index]?.[0] ?? 0)

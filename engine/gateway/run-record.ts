@@ -22,4 +22,8 @@ export interface Definition {
   readonly traceparent: string
 }
 /** One field per job; absent: it waits. */
-export interface JobRecord { readonly phase: JobPhase; readonly items: number; readonly error?: WorkError }
+export interface JobRecord {
+  readonly phase: JobPhase
+  readonly items: number
+  readonly error?: WorkError
+}

@@ -3,10 +3,21 @@
  * transition, before the tasks that follow from it; all else is read from the tasks, at any time and at every start.
  */
 import { CODES, type Code } from '../../spec/codes.ts'
-import type { Pipeline, PipelineJob, Project } from '../../spec/model.ts'
+import type { PipelineJob, Project } from '../../spec/model.ts'
 import { type Json, MAX_PAYLOAD_BYTES, type SubmitRequest, type WorkError, type WorkStatus } from '../../spec/protocol.ts'
 import type { Broker, HashField, TaskRef, TaskState } from '../broker/port.ts'
-import { checkInputs, jsonBytes, type JobPhase, MAX_FOREACH, readyJobs, resultsUsed, runResult, runStatus, taskInputs, worst } from '../pipeline.ts'
+import {
+  checkInputs,
+  jsonBytes,
+  type JobPhase,
+  MAX_FOREACH,
+  readyJobs,
+  resultsUsed,
+  runResult,
+  runStatus,
+  taskInputs,
+  worst,
+} from '../pipeline.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { HttpError } from './http.ts'
 import { Retention } from './retention.ts'
@@ -17,7 +28,13 @@ import { encodeTask, parseFailure, type Task } from './work.ts'
 
 /** Results that one step may take in; its own input must then fit MAX_PAYLOAD_BYTES. */
 const MAX_READ_BYTES = 16_777_216
-interface Job { phase: JobPhase; items: number; ended: number; readonly statuses: Set<WorkStatus>; error: WorkError | undefined }
+interface Job {
+  phase: JobPhase
+  items: number
+  ended: number
+  readonly statuses: Set<WorkStatus>
+  error: WorkError | undefined
+}
 interface Run extends RunSpan {
   readonly definition: Definition
   readonly jobs: Map<string, Job>
@@ -36,7 +53,8 @@ export interface RunsOptions {
   readonly log: (message: string) => void
 }
 
-export const refuse = (status: number, code: Code, message: string, hint: string = CODES[code].fix): HttpError => new HttpError(status, code, message, hint)
+export const refuse = (status: number, code: Code, message: string, hint: string = CODES[code].fix): HttpError =>
+  new HttpError(status, code, message, hint)
 
 export class Runs {
   readonly #options: RunsOptions
@@ -59,16 +77,27 @@ export class Runs {
   // ---- submit ----
 
   async submit(request: SubmitRequest): Promise<string> {
-    if (request.id !== undefined && !RUN_ID.test(request.id)) throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${String(request.id).slice(0, 40)}"`)
+    if (request.id !== undefined && !RUN_ID.test(request.id))
+      throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${String(request.id).slice(0, 40)}"`)
     const id = request.id ?? newRunId()
     if (this.#open.has(id)) return id
     const inputs = 'pipeline' in request ? null : this.#plainInputs(request)
     const definition = 'pipeline' in request ? this.#pipelineDefinition(id, request) : this.#plainDefinition(id, request)
     const run = makeRun(id, definition, Date.now())
     this.#open.set(id, run)
-    const plain: readonly HashField[] = inputs === null ? [] : [['tasks', JSON.stringify(inputs)], [jobField(PLAIN_JOB), JSON.stringify({ phase: 'running', items: inputs.length })]]
+    const plain: readonly HashField[] =
+      inputs === null
+        ? []
+        : [
+            ['tasks', JSON.stringify(inputs)],
+            [jobField(PLAIN_JOB), JSON.stringify({ phase: 'running', items: inputs.length })],
+          ]
     try {
-      const made = await this.#options.broker.createRun(id, run.created, [['def', JSON.stringify(definition)], ['status', 'running'], ...plain])
+      const made = await this.#options.broker.createRun(id, run.created, [
+        ['def', JSON.stringify(definition)],
+        ['status', 'running'],
+        ...plain,
+      ])
       if (!made) {
         this.#open.delete(id)
         return id
@@ -92,20 +121,30 @@ export class Runs {
   #pipelineDefinition(id: string, request: Extract<SubmitRequest, { pipeline: string }>): Definition {
     const { pipelines } = this.#options.project()
     const pipeline = Object.hasOwn(pipelines, request.pipeline) ? pipelines[request.pipeline] : undefined
-    if (pipeline === undefined) throw refuse(404, 'AG6003', `there is no pipeline "${request.pipeline}"`, among('pipelines', Object.keys(pipelines)))
+    if (pipeline === undefined)
+      throw refuse(404, 'AG6003', `there is no pipeline "${request.pipeline}"`, among('pipelines', Object.keys(pipelines)))
     const checked = checkInputs(pipeline, request.inputs ?? {})
     if (!checked.ok) throw refuse(400, 'AG6006', checked.message, checked.hint)
     const parent = request.traceparent ?? null
-    return { name: pipeline.name, pipeline, type: 'task', inputs: checked.inputs, parent, traceparent: this.#options.tracing.run(id, parent) }
+    return {
+      name: pipeline.name,
+      pipeline,
+      type: 'task',
+      inputs: checked.inputs,
+      parent,
+      traceparent: this.#options.tracing.run(id, parent),
+    }
   }
 
   #plainInputs({ agent, tasks }: Extract<SubmitRequest, { agent: string }>): readonly Json[] {
     const { agents } = this.#options.project()
     if (!Object.hasOwn(agents, agent)) throw refuse(404, 'AG6002', `there is no agent "${agent}"`, among('agents', Object.keys(agents)))
     if (!Array.isArray(tasks) || tasks.length === 0) throw refuse(400, 'AG6006', 'tasks must be a list of at least one input')
-    if (tasks.length > MAX_FOREACH) throw refuse(413, 'AG6005', `${tasks.length} tasks in one run; the limit is ${MAX_FOREACH}`, 'Submit several runs.')
-    const large = tasks.findIndex(input => jsonBytes(input) > MAX_PAYLOAD_BYTES)
-    if (large >= 0) throw refuse(413, 'AG6005', `input ${large} has ${jsonBytes(tasks[large])} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`)
+    if (tasks.length > MAX_FOREACH)
+      throw refuse(413, 'AG6005', `${tasks.length} tasks in one run; the limit is ${MAX_FOREACH}`, 'Submit several runs.')
+    const large = tasks.findIndex((input) => jsonBytes(input) > MAX_PAYLOAD_BYTES)
+    if (large >= 0)
+      throw refuse(413, 'AG6005', `input ${large} has ${jsonBytes(tasks[large])} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`)
     return tasks as readonly Json[]
   }
 
@@ -113,7 +152,14 @@ export class Runs {
     const parent = traceparent ?? null
     const kind = type ?? 'task'
     const job: PipelineJob = { id: PLAIN_JOB, agent, needs: [], type: kind, with: null, foreach: { in: null, as: 'item' } }
-    return { name: null, pipeline: { name: agent, inputs: {}, jobs: { [PLAIN_JOB]: job } }, type: kind, inputs: {}, parent, traceparent: this.#options.tracing.run(id, parent) }
+    return {
+      name: null,
+      pipeline: { name: agent, inputs: {}, jobs: { [PLAIN_JOB]: job } },
+      type: kind,
+      inputs: {},
+      parent,
+      traceparent: this.#options.tracing.run(id, parent),
+    }
   }
 
   // ---- progress ----
@@ -140,12 +186,19 @@ export class Runs {
 
   #cancelChildren(run: Run, parent: Task): void {
     if (parent.children === 0) return
-    void this.#options.dispatcher().cancel([...run.tasks].filter(task => task.parent === parent.id)).catch((error: unknown) => this.#options.log(String(error)))
+    void this.#options
+      .dispatcher()
+      .cancel([...run.tasks].filter((task) => task.parent === parent.id))
+      .catch((error: unknown) => this.#options.log(String(error)))
   }
 
   /** One step after the other; a step that fails (no broker) is tried again by the next one or by the next start. */
   #advance(run: Run): Promise<void> {
-    run.advancing = run.advancing.then(() => this.#steps(run)).catch((error: unknown) => this.#options.log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`))
+    run.advancing = run.advancing
+      .then(() => this.#steps(run))
+      .catch((error: unknown) =>
+        this.#options.log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`),
+      )
     return run.advancing
   }
 
@@ -199,7 +252,14 @@ export class Runs {
     const results = new Map<string, Json>()
     for (const need of resultsUsed(job)) {
       const read = await this.#results(run.id, run.definition.pipeline.jobs[need] as PipelineJob, run.jobs.get(need)?.items ?? 0)
-      if (read === null) return { ok: false, error: { code: 'payload_too_large', message: `job "${job.id}": the results of "${need}" have more than ${MAX_READ_BYTES} bytes; pass large data by a volume` } }
+      if (read === null)
+        return {
+          ok: false,
+          error: {
+            code: 'payload_too_large',
+            message: `job "${job.id}": the results of "${need}" have more than ${MAX_READ_BYTES} bytes; pass large data by a volume`,
+          },
+        }
       results.set(need, read.value)
     }
     return taskInputs(job, { inputs: run.definition.inputs, results })
@@ -210,7 +270,10 @@ export class Runs {
     const values: Json[] = []
     let bytes = 0
     for (let at = 0; at < items; at += 500) {
-      const refs = Array.from({ length: Math.min(500, items - at) }, (_, index) => ({ queue: job.agent, id: taskId(run, job.id, at + index) }))
+      const refs = Array.from({ length: Math.min(500, items - at) }, (_, index) => ({
+        queue: job.agent,
+        id: taskId(run, job.id, at + index),
+      }))
       for (const state of await this.#options.broker.read(refs)) {
         bytes += state?.result?.length ?? 0
         if (bytes > MAX_READ_BYTES) return null
@@ -262,7 +325,7 @@ export class Runs {
   /** Marks the last job as failed when the results together are over the limit. */
   async #tooLarge(run: Run): Promise<Job | null> {
     const results = new Map<string, Json>()
-    const needed = new Set(Object.values(run.definition.pipeline.jobs).flatMap(job => job.needs))
+    const needed = new Set(Object.values(run.definition.pipeline.jobs).flatMap((job) => job.needs))
     for (const job of Object.values(run.definition.pipeline.jobs)) {
       if (needed.has(job.id)) continue
       const state = run.jobs.get(job.id) as Job
@@ -271,7 +334,10 @@ export class Runs {
       const checked = read === null ? null : runResult(run.definition.pipeline, results)
       if (checked?.ok === true) continue
       state.phase = 'failed'
-      state.error = checked?.error ?? { code: 'payload_too_large', message: `the results of job "${job.id}" have more than ${MAX_READ_BYTES} bytes; write large results to a volume` }
+      state.error = checked?.error ?? {
+        code: 'payload_too_large',
+        message: `the results of job "${job.id}" have more than ${MAX_READ_BYTES} bytes; write large results to a volume`,
+      }
       return state
     }
     return null
@@ -291,7 +357,7 @@ export class Runs {
   whenEnded(id: string, ms: number, signal: AbortSignal): Promise<void> {
     const run = this.#open.get(id)
     if (run === undefined || ms <= 0 || signal.aborted) return Promise.resolve()
-    return new Promise(resolve => {
+    return new Promise((resolve) => {
       const done = (): void => {
         clearTimeout(timer)
         run.watchers.delete(done)
@@ -309,7 +375,7 @@ export class Runs {
   /** Open runs of the gateway before, told from their records and tasks. `unfinished`: what the broker's queues hold. */
   async recover(unfinished: readonly Task[]): Promise<void> {
     const { broker } = this.#options
-    const byRun = Map.groupBy(unfinished, task => task.run)
+    const byRun = Map.groupBy(unfinished, (task) => task.run)
     for (const id of await broker.openRuns()) {
       const record = await broker.readRun(id)
       const definition = record?.get('def')
@@ -323,14 +389,14 @@ export class Runs {
       for (const task of byRun.get(id) ?? []) run.tasks.add(task)
       await this.#recoverJobs(run, record)
     }
-    const orphans = unfinished.filter(task => !this.#open.has(task.run))
+    const orphans = unfinished.filter((task) => !this.#open.has(task.run))
     if (orphans.length > 0) await this.#options.dispatcher().cancel(orphans)
     await this.#retention.load(new Set(this.#open.keys()))
-    await Promise.all([...this.#open.values()].map(run => this.#advance(run)))
+    await Promise.all([...this.#open.values()].map((run) => this.#advance(run)))
   }
 
   async #recoverJobs(run: Run, record: ReadonlyMap<string, string>): Promise<void> {
-    const queued = new Set([...run.tasks].map(task => task.id))
+    const queued = new Set([...run.tasks].map((task) => task.id))
     for (const definition of Object.values(run.definition.pipeline.jobs)) {
       const text = record.get(jobField(definition.id))
       if (text === undefined) continue
@@ -359,9 +425,20 @@ export class Runs {
     }
   }
 
-  async #addMissing(run: Run, definition: PipelineJob, job: Job, record: ReadonlyMap<string, string>, missing: ReadonlySet<number>): Promise<void> {
+  async #addMissing(
+    run: Run,
+    definition: PipelineJob,
+    job: Job,
+    record: ReadonlyMap<string, string>,
+    missing: ReadonlySet<number>,
+  ): Promise<void> {
     const plain = record.get('tasks')
-    const resolved = run.definition.name !== null ? await this.#resolve(run, definition) : plain !== undefined ? { ok: true as const, inputs: JSON.parse(plain) as Json[] } : null
+    const resolved =
+      run.definition.name !== null
+        ? await this.#resolve(run, definition)
+        : plain !== undefined
+          ? { ok: true as const, inputs: JSON.parse(plain) as Json[] }
+          : null
     if (resolved?.ok === true) await this.#addTasks(run, definition, resolved.inputs, missing)
     else {
       job.ended += missing.size
@@ -377,12 +454,29 @@ export class Runs {
 
 export const statusOf = (state: TaskState): WorkStatus => (state.failure !== null ? parseFailure(state.failure).status : 'completed')
 const jobRecord = ({ phase, items, error }: Job): JobRecord => ({ phase, items, ...(error === undefined ? {} : { error }) })
-const among = (kind: string, names: readonly string[]): string => (names.length === 0 ? `The project has no ${kind}.` : `The project's ${kind}: ${names.join(', ')}.`)
+const among = (kind: string, names: readonly string[]): string =>
+  names.length === 0 ? `The project has no ${kind}.` : `The project's ${kind}: ${names.join(', ')}.`
 
 function makeRun(id: string, definition: Definition, created: number): Run {
-  const jobs = new Map(Object.keys(definition.pipeline.jobs).map(job => [job, { phase: 'waiting' as JobPhase, items: 0, ended: 0, statuses: new Set<WorkStatus>(), error: undefined }]))
+  const jobs = new Map(
+    Object.keys(definition.pipeline.jobs).map((job) => [
+      job,
+      { phase: 'waiting' as JobPhase, items: 0, ended: 0, statuses: new Set<WorkStatus>(), error: undefined },
+    ]),
+  )
   return {
-    id, definition, created, jobs, workflow: definition.pipeline.name, pipeline: definition.name, parent: definition.parent, traceparent: definition.traceparent,
-    tasks: new Set(), watchers: new Set(), status: 'running', ending: false, advancing: Promise.resolve(),
+    id,
+    definition,
+    created,
+    jobs,
+    workflow: definition.pipeline.name,
+    pipeline: definition.name,
+    parent: definition.parent,
+    traceparent: definition.traceparent,
+    tasks: new Set(),
+    watchers: new Set(),
+    status: 'running',
+    ending: false,
+    advancing: Promise.resolve(),
   }
 }

@@ -31,7 +31,12 @@ export interface GatewayOptions {
   readonly log?: (message: string) => void
   readonly signal?: AbortSignal
 }
-export interface Gateway { readonly port: number; readonly project: string; readonly telemetry: boolean; close(): Promise<void> }
+export interface Gateway {
+  readonly port: number
+  readonly project: string
+  readonly telemetry: boolean
+  close(): Promise<void>
+}
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const log = options.log ?? (() => {})
@@ -45,7 +50,14 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const traces = new TraceForwarder(options.traces ?? EGRESS_TRACES_URL, on)
   const runs = new Runs({ broker, project: () => config.project, dispatcher: () => dispatcher, tracing, log })
   const dispatcher: Dispatcher = new Dispatcher({
-    broker, key, tracing, events, log, agent: config.agent, open: run => runs.isOpen(run), ended: (task, status) => runs.taskEnded(task, status),
+    broker,
+    key,
+    tracing,
+    events,
+    log,
+    agent: config.agent,
+    open: (run) => runs.isOpen(run),
+    ended: (task, status) => runs.taskEnded(task, status),
   })
   const views = new Views(broker, () => dispatcher)
   const abort = new AbortController()
@@ -54,7 +66,10 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const servers = { agents: agentServer({ ...shared, key, tracing }), control: controlServer(shared) }
   const socket = options.controlSocket ?? PATHS.controlSocket
   await rm(socket, { force: true })
-  await Promise.all([listen(servers.control, { path: socket }), listen(servers.agents, { host: options.host ?? '0.0.0.0', port: options.port ?? GATEWAY_PORT })])
+  await Promise.all([
+    listen(servers.control, { path: socket }),
+    listen(servers.agents, { host: options.host ?? '0.0.0.0', port: options.port ?? GATEWAY_PORT }),
+  ])
   const sockets = [track(servers.agents), track(servers.control)]
   return {
     port: (servers.agents.address() as AddressInfo).port,
@@ -63,12 +78,15 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     async close() {
       abort.abort()
       config.close()
-      const closed = [servers.agents, servers.control].map(server => new Promise<void>(resolve => server.close(() => resolve())))
+      const closed = [servers.agents, servers.control].map((server) => new Promise<void>((resolve) => server.close(() => resolve())))
       dispatcher.close()
       runs.close()
       for (const server of [servers.agents, servers.control]) server.closeIdleConnections()
       const late = new AbortController()
-      await Promise.race([Promise.all([...closed, ...(broker.connected ? [events.close()] : [])]), sleep(CLOSE_MS, undefined, { signal: late.signal }).catch(() => {})])
+      await Promise.race([
+        Promise.all([...closed, ...(broker.connected ? [events.close()] : [])]),
+        sleep(CLOSE_MS, undefined, { signal: late.signal }).catch(() => {}),
+      ])
       late.abort()
       for (const open of sockets) for (const it of open) it.destroy()
       traces.close()
@@ -78,8 +96,15 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 }
 
 /** From the broker's state to ours, once it answers; tried again until it succeeds. */
-async function takeOver(broker: Broker, agents: () => readonly string[], dispatcher: Dispatcher, runs: Runs, signal: AbortSignal, log: (message: string) => void): Promise<void> {
-  await new Promise<void>(resolve => {
+async function takeOver(
+  broker: Broker,
+  agents: () => readonly string[],
+  dispatcher: Dispatcher,
+  runs: Runs,
+  signal: AbortSignal,
+  log: (message: string) => void,
+): Promise<void> {
+  await new Promise<void>((resolve) => {
     const off = broker.onConnected(() => resolve())
     signal.addEventListener('abort', () => off(), { once: true })
   })
@@ -87,7 +112,7 @@ async function takeOver(broker: Broker, agents: () => readonly string[], dispatc
     try {
       const tasks = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
       await runs.recover(tasks)
-      const held = tasks.filter(task => task.lease !== null).length
+      const held = tasks.filter((task) => task.lease !== null).length
       log(`ready: ${tasks.length} unfinished task(s), ${held} of them held by replicas`)
       // From now on: each reconnect.
       let first = true
@@ -117,7 +142,7 @@ function listen(server: Server, where: { readonly path: string } | { readonly ho
 
 function track(server: Server): ReadonlySet<Socket> {
   const sockets = new Set<Socket>()
-  server.on('connection', socket => {
+  server.on('connection', (socket) => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })

@@ -35,7 +35,12 @@ export class TraceForwarder {
     this.#sending = true
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       this.#bytes -= next.body.length
-      await post(this.#url, next.body, { headers: { 'content-type': next.type }, timeout_ms: POST_TIMEOUT_MS, agent: this.#agent, signal: this.#abort.signal }).catch(() => {})
+      await post(this.#url, next.body, {
+        headers: { 'content-type': next.type },
+        timeout_ms: POST_TIMEOUT_MS,
+        agent: this.#agent,
+        signal: this.#abort.signal,
+      }).catch(() => {})
     }
     this.#sending = false
   }
@@ -46,7 +51,10 @@ export class TraceForwarder {
   }
 }
 
-interface Attribute { readonly key?: unknown; readonly value?: unknown }
+interface Attribute {
+  readonly key?: unknown
+  readonly value?: unknown
+}
 
 /** An agent names itself in no way that counts: service, instance and project are the token's. */
 export function ownTraces(body: Buffer, { agent, replica }: Identity, project: string): Buffer {
@@ -59,14 +67,25 @@ export function ownTraces(body: Buffer, { agent, replica }: Identity, project: s
   const list = (document as { resourceSpans?: unknown } | null)?.resourceSpans
   if (!Array.isArray(list)) throw badRequest('resourceSpans must be a list (OTLP/HTTP JSON)')
   const own: { readonly [key: string]: string } = {
-    [ATTR.serviceName]: agent, [ATTR.serviceInstance]: String(replica), [ATTR.serviceNamespace]: project, [ATTR.project]: project,
+    [ATTR.serviceName]: agent,
+    [ATTR.serviceInstance]: String(replica),
+    [ATTR.serviceNamespace]: project,
+    [ATTR.project]: project,
   }
   const resourceSpans = list.map((element: unknown) => {
     if (typeof element !== 'object' || element === null || Array.isArray(element)) throw badRequest('resourceSpans must hold objects')
     const { resource } = element as { resource?: { attributes?: unknown } }
     const given = Array.isArray(resource?.attributes) ? (resource.attributes as Attribute[]) : []
-    const attributes = given.filter(it => typeof it === 'object' && it !== null && typeof it.key === 'string' && !Object.hasOwn(own, it.key))
-    return { ...element, resource: { ...resource, attributes: [...attributes, ...Object.entries(own).map(([key, value]) => ({ key, value: { stringValue: value } }))] } }
+    const attributes = given.filter(
+      (it) => typeof it === 'object' && it !== null && typeof it.key === 'string' && !Object.hasOwn(own, it.key),
+    )
+    return {
+      ...element,
+      resource: {
+        ...resource,
+        attributes: [...attributes, ...Object.entries(own).map(([key, value]) => ({ key, value: { stringValue: value } }))],
+      },
+    }
   })
   return Buffer.from(JSON.stringify({ resourceSpans }))
 }

@@ -1,5 +1,14 @@
 /** Bodies of the agent protocol, as types or 400. Unknown fields are tolerated: agents may be newer than the gateway. */
-import { type DelegateRequest, type Json, type LeaseRequest, MAX_WAIT_MS, MAX_WANT, type ProgressRequest, type Settlement, type WorkError } from '../../spec/protocol.ts'
+import {
+  type DelegateRequest,
+  type Json,
+  type LeaseRequest,
+  MAX_WAIT_MS,
+  MAX_WANT,
+  type ProgressRequest,
+  type Settlement,
+  type WorkError,
+} from '../../spec/protocol.ts'
 import { badRequest, type Fields, type HttpError } from './http.ts'
 
 const MAX_LEASES = 10_000
@@ -46,7 +55,11 @@ function workError(error: unknown): WorkError | null {
   return { code: code.slice(0, MAX_CODE), message: message.slice(0, MAX_MESSAGE), retryable: retryable === true }
 }
 
-export const completeCall = (body: Fields): Settlement => ({ lease: lease(body), status: 'completed', result: (body['result'] ?? null) as Json })
+export const completeCall = (body: Fields): Settlement => ({
+  lease: lease(body),
+  status: 'completed',
+  result: (body['result'] ?? null) as Json,
+})
 
 export function failCall(body: Fields): Settlement {
   const error = workError(body['error'])
@@ -71,7 +84,8 @@ export function delegateCall(body: Fields): DelegateRequest & { readonly type: s
   const { key, agent, type, input } = body
   if (typeof key !== 'string' || key === '' || key.length > MAX_KEY) throw wrong('key', `a string of 1 to ${MAX_KEY} characters`, key)
   if (typeof agent !== 'string' || agent === '') throw wrong('agent', 'the name of an agent', agent)
-  if (type !== undefined && (typeof type !== 'string' || type === '' || type.length > MAX_CODE)) throw wrong('type', `a string of 1 to ${MAX_CODE} characters`, type)
+  if (type !== undefined && (typeof type !== 'string' || type === '' || type.length > MAX_CODE))
+    throw wrong('type', `a string of 1 to ${MAX_CODE} characters`, type)
   if (input === undefined) throw wrong('input', 'a JSON value', input)
   return { lease: lease(body), key, agent, type: type ?? 'task', input: input as Json }
 }
@@ -97,10 +111,13 @@ function list(body: Fields, name: string): readonly unknown[] {
 }
 
 function leases(value: unknown, name: string): readonly string[] {
-  if (!Array.isArray(value) || value.length > MAX_LEASES || !value.every(it => typeof it === 'string')) throw wrong(name, `a list of at most ${MAX_LEASES} leases`, value)
+  if (!Array.isArray(value) || value.length > MAX_LEASES || !value.every((it) => typeof it === 'string'))
+    throw wrong(name, `a list of at most ${MAX_LEASES} leases`, value)
   return value as string[]
 }
 
 const isFields = (value: unknown): value is Fields => typeof value === 'object' && value !== null && !Array.isArray(value)
 const wrong = (name: string, expected: string, got: unknown): HttpError =>
-  badRequest(`"${name}" must be ${expected}, got ${got === undefined ? 'nothing' : got === null ? 'null' : Array.isArray(got) ? 'a list' : typeof got}`)
+  badRequest(
+    `"${name}" must be ${expected}, got ${got === undefined ? 'nothing' : got === null ? 'null' : Array.isArray(got) ? 'a list' : typeof got}`,
+  )

@@ -59,18 +59,37 @@ export class Views {
     for (const job of Object.values(pipeline.jobs)) {
       const field = record.get(jobField(job.id))
       const recorded = field === undefined ? null : (JSON.parse(field) as JobRecord)
-      const tasks = await this.#tasks(Array.from({ length: recorded?.items ?? 0 }, (_, item) => ({ queue: job.agent, id: taskId(id, job.id, item) })), status, budget)
-      const result: Json = job.foreach === null ? (tasks[0]?.result ?? null) : tasks.map(task => task.result)
+      const tasks = await this.#tasks(
+        Array.from({ length: recorded?.items ?? 0 }, (_, item) => ({ queue: job.agent, id: taskId(id, job.id, item) })),
+        status,
+        budget,
+      )
+      const result: Json = job.foreach === null ? (tasks[0]?.result ?? null) : tasks.map((task) => task.result)
       results.set(job.id, result)
-      if (name === null) jobs.push(...tasks.map(task => ({ ...task, agent: job.agent })))
+      if (name === null) jobs.push(...tasks.map((task) => ({ ...task, agent: job.agent })))
       else {
         const phase = jobStatus(recorded, tasks, status)
-        const error = recorded?.error ?? tasks.find(task => task.error !== null)?.error ?? null
-        jobs.push({ id: job.id, agent: job.agent, status: phase, attempts: Math.max(0, ...tasks.map(task => task.attempts)), result: phase === 'completed' ? result : null, error })
+        const error = recorded?.error ?? tasks.find((task) => task.error !== null)?.error ?? null
+        jobs.push({
+          id: job.id,
+          agent: job.agent,
+          status: phase,
+          attempts: Math.max(0, ...tasks.map((task) => task.attempts)),
+          result: phase === 'completed' ? result : null,
+          error,
+        })
       }
     }
-    const last = status === 'completed' ? Object.fromEntries(lastJobs(pipeline).map(job => [job, results.get(job) ?? null])) : null
-    return { run: id, pipeline: name, status: status === 'running' && jobs.every(job => job.status === 'queued') ? 'queued' : status, inputs: definition.inputs, result: last, jobs, trace_id: traceIdOf(definition.traceparent) }
+    const last = status === 'completed' ? Object.fromEntries(lastJobs(pipeline).map((job) => [job, results.get(job) ?? null])) : null
+    return {
+      run: id,
+      pipeline: name,
+      status: status === 'running' && jobs.every((job) => job.status === 'queued') ? 'queued' : status,
+      inputs: definition.inputs,
+      result: last,
+      jobs,
+      trace_id: traceIdOf(definition.traceparent),
+    }
   }
 
   async runs(): Promise<readonly RunSummary[]> {
@@ -79,7 +98,15 @@ export class Views {
     return ids.flatMap((run, index) => {
       const [text, status, created, ended] = fields[index] ?? []
       if (typeof text !== 'string') return []
-      return [{ run, pipeline: (JSON.parse(text) as Definition).name, status: (status ?? 'running') as WorkStatus, created_at: iso(created) ?? '', ended_at: iso(ended) }]
+      return [
+        {
+          run,
+          pipeline: (JSON.parse(text) as Definition).name,
+          status: (status ?? 'running') as WorkStatus,
+          created_at: iso(created) ?? '',
+          ended_at: iso(ended),
+        },
+      ]
     })
   }
 
@@ -100,7 +127,8 @@ export class Views {
       const lease = this.#dispatcher().task(id)?.lease
       return { status: lease === null || lease === undefined ? 'queued' : 'running', attempts, result: null, error: null }
     }
-    if (state.failure === null) return { status: 'completed', attempts, result: state.result === null ? null : (JSON.parse(state.result) as Json), error: null }
+    if (state.failure === null)
+      return { status: 'completed', attempts, result: state.result === null ? null : (JSON.parse(state.result) as Json), error: null }
     const { status, error } = parseFailure(state.failure)
     return { status, attempts, result: null, error }
   }
@@ -111,6 +139,6 @@ const iso = (ms: string | null | undefined): string | null => (typeof ms === 'st
 function jobStatus(recorded: JobRecord | null, tasks: readonly Omit<JobView, 'agent'>[], run: WorkStatus): WorkStatus {
   if (recorded === null || recorded.phase === 'waiting') return run === 'running' ? 'queued' : 'cancelled'
   if (recorded.phase !== 'running') return recorded.phase
-  if (run !== 'running') return worst(tasks.map(task => task.status))
-  return tasks.every(task => task.status === 'queued') && tasks.length > 0 ? 'queued' : 'running'
+  if (run !== 'running') return worst(tasks.map((task) => task.status))
+  return tasks.every((task) => task.status === 'queued') && tasks.length > 0 ? 'queued' : 'running'
 }

@@ -43,7 +43,10 @@ export interface Lease {
 }
 
 /** What stands in a job as its failure. */
-export interface Failure { readonly status: Exclude<WorkStatus, 'queued' | 'running' | 'completed'>; readonly error: WorkError | null }
+export interface Failure {
+  readonly status: Exclude<WorkStatus, 'queued' | 'running' | 'completed'>
+  readonly error: WorkError | null
+}
 
 export const parseFailure = (text: string): Failure => {
   try {

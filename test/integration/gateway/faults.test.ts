@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { LeasedTask } from '../../../spec/protocol.ts'
-import { type Client, harness, type Harness, until, type Work } from './harness.ts'
+import { type AnyJson, type Client, harness, type Harness, until, type Work } from './harness.ts'
 
 let h: Harness
 const ref = (...path: string[]) => ({ $ref: path })
@@ -16,7 +16,12 @@ beforeEach(async () => {
         inputs: { count: { type: 'number', required: true } },
         jobs: {
           plan: { agent: 'plan', with: { count: ref('inputs', 'count') } },
-          scan: { agent: 'work', needs: ['plan'], with: { part: ref('part') }, foreach: { in: ref('needs', 'plan', 'result'), as: 'part' } },
+          scan: {
+            agent: 'work',
+            needs: ['plan'],
+            with: { part: ref('part') },
+            foreach: { in: ref('needs', 'plan', 'result'), as: 'part' },
+          },
           report: { agent: 'report', needs: ['scan'], with: { scanned: ref('needs', 'scan', 'result') } },
         },
       },
@@ -42,7 +47,9 @@ function fleet(): readonly Client[] {
   const scan: Work = async (task, { client, signal }) => {
     const { part } = task.input as { part: number }
     await pause(20, signal)
-    const children = await Promise.all([1, 2].map(factor => client.delegate(task, `times-${factor}`, 'helper', { value: part * factor }, signal)))
+    const children = await Promise.all(
+      [1, 2].map((factor) => client.delegate(task, `times-${factor}`, 'helper', { value: part * factor }, signal)),
+    )
     return (children as number[]).reduce((sum, it) => sum + it, 0)
   }
   for (const replica of [1, 2, 3]) add('work', replica, 2, scan)
@@ -52,7 +59,7 @@ function fleet(): readonly Client[] {
       return (task.input as { value: number }).value * 10
     })
   }
-  add('report', 1, 1, async task => (task.input as { scanned: number[] }).scanned)
+  add('report', 1, 1, async (task) => (task.input as { scanned: number[] }).scanned)
   return started
 }
 const expected = (count: number): number[] => Array.from({ length: count }, (_, index) => (index + 1) * 30)
@@ -71,11 +78,13 @@ test('a gateway that is killed again and again loses nothing and runs nothing tw
   const run = await h.submit({ pipeline: 'audit', inputs: { count } })
   let kills = 0
   let over = false
-  const ending = h.ended(run, 50_000).finally(() => { over = true })
+  const ending = h.ended(run, 50_000).finally(() => {
+    over = true
+  })
   for (let wait = 0; !over && kills < 8; wait = 50 + Math.random() * 350) {
     await sleep(wait)
     if (over) break
-    const gone = new Promise(resolve => gateway.once('exit', resolve))
+    const gone = new Promise((resolve) => gateway.once('exit', resolve))
     gateway.kill('SIGKILL')
     await gone
     kills += 1
@@ -89,7 +98,7 @@ test('a gateway that is killed again and again loses nothing and runs nothing tw
   const all = executions(clients)
   expect(all.size).toBe(2 + count * 3)
   expect([...all.entries()].filter(([, times]) => times !== 1)).toEqual([])
-  expect(view.jobs.map(job => job.attempts)).toEqual([1, 1, 1])
+  expect(view.jobs.map((job) => job.attempts)).toEqual([1, 1, 1])
 }, 90_000)
 
 test('a broker that is killed and comes back: work goes on within five seconds, nothing is lost or run twice', async () => {
@@ -117,7 +126,10 @@ test('a broker that is away for longer than agents wait punishes nobody', async 
   h.spawn('--child')
   await h.healthy()
   const work = h.agent('work')
-  work.run(2, async (_, { signal }) => { await pause(800, signal); return 'ok' })
+  work.run(2, async (_, { signal }) => {
+    await pause(800, signal)
+    return 'ok'
+  })
   const run = await h.submit({ agent: 'work', type: 'task', tasks: [1, 2] })
   await until('both run', 5_000, () => work.started.size === 2)
   await h.redis.kill()
@@ -125,7 +137,7 @@ test('a broker that is away for longer than agents wait punishes nobody', async 
   await h.redis.restart()
   const view = await h.ended(run)
   expect(view).toMatchObject({ status: 'completed', result: { task: ['ok', 'ok'] } })
-  expect(view.jobs.map(job => job.attempts)).toEqual([1, 1])
+  expect(view.jobs.map((job) => job.attempts)).toEqual([1, 1])
   expect([...work.started.values()]).toEqual([1, 1])
 }, 60_000)
 
@@ -141,7 +153,9 @@ test('agents that die in the middle: the result is the same, each task ends once
     const again = h.agent('work', replica)
     again.run(2, async (task, { client, signal }) => {
       const { part } = task.input as { part: number }
-      const children = await Promise.all([1, 2].map(factor => client.delegate(task, `times-${factor}`, 'helper', { value: part * factor }, signal)))
+      const children = await Promise.all(
+        [1, 2].map((factor) => client.delegate(task, `times-${factor}`, 'helper', { value: part * factor }, signal)),
+      )
       return (children as number[]).reduce((sum, it) => sum + it, 0)
     })
   }
@@ -150,7 +164,7 @@ test('agents that die in the middle: the result is the same, each task ends once
   // Children are made under keys: no retry of a parent runs them twice.
   const helpers = executions(clients.slice(4, 6))
   expect(helpers.size).toBe(2 * count)
-  expect([...helpers.values()].every(times => times === 1)).toBe(true)
+  expect([...helpers.values()].every((times) => times === 1)).toBe(true)
 }, 60_000)
 
 test('a replica that does not come back to a new gateway loses its tasks after the grace; that is not its death', async () => {
@@ -158,7 +172,9 @@ test('a replica that does not come back to a new gateway loses its tasks after t
   await h.healthy()
   const work = h.agent('work')
   const run = await h.submit({ agent: 'work', type: 'task', tasks: ['x'] })
-  const { tasks: [held] } = await work.lease(1)
+  const {
+    tasks: [held],
+  } = await work.lease(1)
   first.kill('SIGKILL')
   work.die()
   await sleep(200)
@@ -180,7 +196,9 @@ test('a session whose answer was lost with its gateway gets the task again, as t
   await h.healthy()
   const session = 'session-that-stays'
   const run = await h.submit({ agent: 'work', type: 'task', tasks: ['x'] })
-  const { tasks: [lost] } = await h.agent('work', 1, session).lease(1)
+  const {
+    tasks: [lost],
+  } = await h.agent('work', 1, session).lease(1)
   first.kill('SIGKILL')
   await sleep(200)
   h.spawn('--child')
@@ -209,7 +227,7 @@ test('the supervisor starts the gateway again, and ends with it at a SIGTERM wit
   const answered = h.agent('work', 2).lease(1, 20_000)
   await sleep(200)
   const from = Date.now()
-  const gone = new Promise<number | null>(resolve => supervisor.once('exit', resolve))
+  const gone = new Promise<number | null>((resolve) => supervisor.once('exit', resolve))
   supervisor.kill('SIGTERM')
   expect(await answered).toEqual({ tasks: [], settled: [], cancel: [] })
   expect(await gone).toBe(0)
@@ -230,28 +248,45 @@ test('a gateway that starts before its broker, its record and its secrets waits 
 }, 60_000)
 
 test("agents' spans go out under the name that the token gives, and a dead receiver delays nothing", async () => {
-  const received: any[] = []
+  const received: AnyJson[] = []
   const receiver = createServer((request, response) => {
     let text = ''
-    request.on('data', chunk => { text += chunk })
-    request.on('end', () => { received.push(JSON.parse(text)); response.end('{}') })
+    request.on('data', (chunk) => {
+      text += chunk
+    })
+    request.on('end', () => {
+      received.push(JSON.parse(text))
+      response.end('{}')
+    })
   }).listen(0, '127.0.0.1')
-  await new Promise(resolve => receiver.once('listening', resolve))
+  await new Promise((resolve) => receiver.once('listening', resolve))
   const { port } = receiver.address() as { port: number }
   h.configure({ work: {} }, {}, 'http://receiver:4318')
   const gateway = await h.start({ traces: `http://127.0.0.1:${port}/v1/traces` })
   const work = h.agent('work', 3)
   const span = { name: 'x', traceId: '1'.repeat(32), spanId: '2'.repeat(16) }
-  const attributes = [{ key: 'service.name', value: { stringValue: 'gateway' } }, { key: 'agentctl.project', value: { stringValue: 'other' } }, { key: 'mine', value: { stringValue: 'kept' } }]
-  expect((await work.post('/v1/traces', { resourceSpans: [{ resource: { attributes }, scopeSpans: [{ spans: [span] }] }] })).status).toBe(200)
+  const attributes = [
+    { key: 'service.name', value: { stringValue: 'gateway' } },
+    { key: 'agentctl.project', value: { stringValue: 'other' } },
+    { key: 'mine', value: { stringValue: 'kept' } },
+  ]
+  expect((await work.post('/v1/traces', { resourceSpans: [{ resource: { attributes }, scopeSpans: [{ spans: [span] }] }] })).status).toBe(
+    200,
+  )
   expect((await work.post('/v1/traces', { resourceSpans: 1 })).status).toBe(400)
   await until('it arrives', 3_000, () => received.length === 1)
   const [{ resource, scopeSpans }] = received[0].resourceSpans
   expect(scopeSpans[0].spans).toEqual([span])
-  const values = Object.fromEntries(resource.attributes.map((it: any) => [it.key, it.value.stringValue]))
-  expect(values).toEqual({ mine: 'kept', 'service.name': 'work', 'service.instance.id': '3', 'service.namespace': 'demo', 'agentctl.project': 'demo' })
+  const values = Object.fromEntries(resource.attributes.map((it: AnyJson) => [it.key, it.value.stringValue]))
+  expect(values).toEqual({
+    mine: 'kept',
+    'service.name': 'work',
+    'service.instance.id': '3',
+    'service.namespace': 'demo',
+    'agentctl.project': 'demo',
+  })
   receiver.closeAllConnections()
-  await new Promise(resolve => receiver.close(resolve))
+  await new Promise((resolve) => receiver.close(resolve))
   for (let index = 0; index < 20; index++) {
     const from = Date.now()
     expect((await work.post('/v1/traces', { resourceSpans: [] })).status).toBe(200)

@@ -8,7 +8,15 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { PipelineJob, Project } from '../../../spec/model.ts'
-import { type Json, type LeasedTask, type LeaseReply, type RunView, SESSION_HEADER, type SubmitRequest, type TaskView } from '../../../spec/protocol.ts'
+import {
+  type Json,
+  type LeasedTask,
+  type LeaseReply,
+  type RunView,
+  SESSION_HEADER,
+  type SubmitRequest,
+  type TaskView,
+} from '../../../spec/protocol.ts'
 import { connectBroker } from '../../../engine/broker/bullmq.ts'
 import type { Broker } from '../../../engine/broker/port.ts'
 import { type Gateway, startGateway } from '../../../engine/gateway/start.ts'
@@ -18,15 +26,29 @@ import { startRedis, type TestRedis } from '../../support/redis.ts'
 export const PROJECT = 'demo'
 const KEY = 'ab'.repeat(32)
 
-export interface Reply { readonly status: number; readonly body: string; readonly json: any }
-export interface RoleOptions { readonly concurrency?: number; readonly delegates_to?: readonly string[] }
+/** Tests read answers as they come. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export type AnyJson = any
+export interface Reply {
+  readonly status: number
+  readonly body: string
+  readonly json: AnyJson
+}
+export interface RoleOptions {
+  readonly concurrency?: number
+  readonly delegates_to?: readonly string[]
+}
 
 export interface Harness {
   readonly redis: TestRedis
   readonly directory: string
   port(): number
   broker(): Broker
-  configure(agents: { readonly [name: string]: RoleOptions }, pipelines?: { readonly [name: string]: PipelineOptions }, telemetry?: string): void
+  configure(
+    agents: { readonly [name: string]: RoleOptions },
+    pipelines?: { readonly [name: string]: PipelineOptions },
+    telemetry?: string,
+  ): void
   /** Within this process. */
   start(options?: { traces?: string }): Promise<Gateway>
   /** As a process of its own. */
@@ -38,7 +60,10 @@ export interface Harness {
   agent(name: string, replica?: number, session?: string | null): Client
   stop(): Promise<void>
 }
-export interface PipelineOptions { readonly inputs?: Project['pipelines'][string]['inputs']; readonly jobs: { readonly [id: string]: Partial<PipelineJob> & { readonly agent: string } } }
+export interface PipelineOptions {
+  readonly inputs?: Project['pipelines'][string]['inputs']
+  readonly jobs: { readonly [id: string]: Partial<PipelineJob> & { readonly agent: string } }
+}
 
 export async function harness(): Promise<Harness> {
   const redis = await startRedis()
@@ -68,25 +93,69 @@ export async function harness(): Promise<Harness> {
     configure(agents, pipelines = {}, telemetry) {
       const project = {
         name: PROJECT,
-        agents: Object.fromEntries(Object.entries(agents).map(([name, role]) => [name, { name, role: 'worker', concurrency: 1, delegates_to: [], ...role }])),
-        services: {}, secrets: {}, volumes: {},
-        pipelines: Object.fromEntries(Object.entries(pipelines).map(([name, { inputs = {}, jobs }]) => [name, { name, inputs, jobs: Object.fromEntries(Object.entries(jobs).map(([id, job]) => [id, { id, needs: [], type: 'task', with: {}, foreach: null, ...job }])) }])),
+        agents: Object.fromEntries(
+          Object.entries(agents).map(([name, role]) => [name, { name, role: 'worker', concurrency: 1, delegates_to: [], ...role }]),
+        ),
+        services: {},
+        secrets: {},
+        volumes: {},
+        pipelines: Object.fromEntries(
+          Object.entries(pipelines).map(([name, { inputs = {}, jobs }]) => [
+            name,
+            {
+              name,
+              inputs,
+              jobs: Object.fromEntries(
+                Object.entries(jobs).map(([id, job]) => [id, { id, needs: [], type: 'task', with: {}, foreach: null, ...job }]),
+              ),
+            },
+          ]),
+        ),
         telemetry: telemetry === undefined ? null : { endpoint: telemetry },
       }
-      writeFileSync(record, JSON.stringify({ version: 1, written_by: 'test', revision: 1, project, scale: {}, stopped: [], images: { engine: '', agent: '' }, subnets: {} }))
+      writeFileSync(
+        record,
+        JSON.stringify({
+          version: 1,
+          written_by: 'test',
+          revision: 1,
+          project,
+          scale: {},
+          stopped: [],
+          images: { engine: '', agent: '' },
+          subnets: {},
+        }),
+      )
     },
     async start({ traces } = {}) {
       const gateway = await startGateway({
         connect: (project, password) => connectBroker({ project, host: redis.host, port: redis.port, password }),
-        record, secrets: directory, host: '127.0.0.1', port, controlSocket, log: () => {}, ...(traces === undefined ? {} : { traces }),
+        record,
+        secrets: directory,
+        host: '127.0.0.1',
+        port,
+        controlSocket,
+        log: () => {},
+        ...(traces === undefined ? {} : { traces }),
       })
       gateways.push(gateway)
       port = gateway.port
       return gateway
     },
     spawn(...args) {
-      const env = { ...process.env, AGENTCTL_BROKER: `${redis.host}:${redis.port}`, AGENTCTL_RECORD: record, AGENTCTL_SECRETS: directory, AGENTCTL_CONTROL: controlSocket, AGENTCTL_HOST: '127.0.0.1', AGENTCTL_PORT: String(port) }
-      const child = spawn(process.execPath, [resolve('engine/gateway/main.ts'), ...args], { env, stdio: process.env['GATEWAY_LOG'] === '1' ? 'inherit' : 'ignore' })
+      const env = {
+        ...process.env,
+        AGENTCTL_BROKER: `${redis.host}:${redis.port}`,
+        AGENTCTL_RECORD: record,
+        AGENTCTL_SECRETS: directory,
+        AGENTCTL_CONTROL: controlSocket,
+        AGENTCTL_HOST: '127.0.0.1',
+        AGENTCTL_PORT: String(port),
+      }
+      const child = spawn(process.execPath, [resolve('engine/gateway/main.ts'), ...args], {
+        env,
+        stdio: process.env['GATEWAY_LOG'] === '1' ? 'inherit' : 'ignore',
+      })
       children.add(child)
       child.once('exit', () => children.delete(child))
       return child
@@ -120,15 +189,15 @@ export async function harness(): Promise<Harness> {
     },
     async stop() {
       for (const client of clients) client.die()
-      await Promise.all(gateways.map(gateway => gateway.close()))
+      await Promise.all(gateways.map((gateway) => gateway.close()))
       await Promise.all(
-        [...children].map(child => {
-          const gone = new Promise(resolve => child.once('exit', resolve))
+        [...children].map((child) => {
+          const gone = new Promise((resolve) => child.once('exit', resolve))
           child.kill('SIGKILL')
           return gone
         }),
       )
-      await Promise.all(brokers.map(broker => broker.close()))
+      await Promise.all(brokers.map((broker) => broker.close()))
       await redis.stop()
       rmSync(directory, { recursive: true, force: true })
     },
@@ -152,11 +221,18 @@ export class Client {
 
   constructor(port: () => number, token: string, session: string | null) {
     this.#port = port
-    this.#headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', ...(session === null ? {} : { [SESSION_HEADER]: session }) }
+    this.#headers = {
+      authorization: `Bearer ${token}`,
+      'content-type': 'application/json',
+      ...(session === null ? {} : { [SESSION_HEADER]: session }),
+    }
   }
 
   call(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Reply> {
-    return http({ host: '127.0.0.1', port: this.#port(), method, path, agent: this.#agent, headers: { ...this.#headers, ...headers } }, body)
+    return http(
+      { host: '127.0.0.1', port: this.#port(), method, path, agent: this.#agent, headers: { ...this.#headers, ...headers } },
+      body,
+    )
   }
   post(path: string, body: unknown, headers: Record<string, string> = {}): Promise<Reply> {
     return this.call('POST', path, body, headers)
@@ -188,19 +264,27 @@ export class Client {
       const abort = new AbortController()
       this.held.set(task.lease, abort)
       this.started.set(task.id, (this.started.get(task.id) ?? 0) + 1)
-      work(task, { client: this, signal: abort.signal }).then(
-        result => ({ lease: task.lease, status: 'completed', result }),
-        (error: Error & { code?: string; retryable?: boolean }) => ({ lease: task.lease, status: 'failed', error: { code: error.code ?? 'error', message: error.message, retryable: error.retryable === true } }),
-      ).then(entry => {
-        this.held.delete(task.lease)
-        if (!this.dead) settle(entry)
-      })
+      void work(task, { client: this, signal: abort.signal })
+        .then(
+          (result) => ({ lease: task.lease, status: 'completed', result }),
+          (error: Error & { code?: string; retryable?: boolean }) => ({
+            lease: task.lease,
+            status: 'failed',
+            error: { code: error.code ?? 'error', message: error.message, retryable: error.retryable === true },
+          }),
+        )
+        .then((entry) => {
+          this.held.delete(task.lease)
+          if (!this.dead) settle(entry)
+        })
     }
     const exchange = async (want: number, wait_ms: number): Promise<void> => {
       const batch = done.splice(0)
       try {
         const reply = await this.lease(want, batch.length > 0 ? 0 : wait_ms, { beat: [...this.held.keys()], done: batch })
-        const missing = batch.filter(entry => !reply.settled.some(it => it.lease === entry.lease && (it.ok || it.code === 'lease_lost')))
+        const missing = batch.filter(
+          (entry) => !reply.settled.some((it) => it.lease === entry.lease && (it.ok || it.code === 'lease_lost')),
+        )
         done.unshift(...missing)
         for (const lease of reply.cancel) {
           this.cancelled.push(lease)
@@ -217,10 +301,16 @@ export class Client {
     }
     const settler = async (): Promise<void> => {
       while (!this.dead) {
-        if (done.length === 0) await new Promise<void>(resolve => { wake = resolve; setTimeout(resolve, 200).unref() })
+        if (done.length === 0)
+          await new Promise<void>((resolve) => {
+            wake = resolve
+            setTimeout(resolve, 200).unref()
+          })
         if (done.length > 0 && sending < 2) {
           sending += 1
-          await exchange(0, 0).finally(() => { sending -= 1 })
+          await exchange(0, 0).finally(() => {
+            sending -= 1
+          })
         }
       }
     }
@@ -245,17 +335,20 @@ export class Client {
       if (seen.status !== 200) throw Object.assign(new Error(seen.body), { code: seen.json?.error?.code })
       const view = seen.json as TaskView
       if (view.status === 'completed') return view.result
-      if (view.status !== 'queued' && view.status !== 'running') throw Object.assign(new Error(`child ${view.status}`), { code: view.error?.code ?? view.status })
+      if (view.status !== 'queued' && view.status !== 'running')
+        throw Object.assign(new Error(`child ${view.status}`), { code: view.error?.code ?? view.status })
     }
   }
 }
 
 export function http(options: object, body?: unknown): Promise<Reply> {
   return new Promise((resolve, reject) => {
-    const sent = request({ timeout: 40_000, ...options }, answer => {
+    const sent = request({ timeout: 40_000, ...options }, (answer) => {
       let text = ''
       answer.setEncoding('utf8')
-      answer.on('data', chunk => { text += chunk })
+      answer.on('data', (chunk) => {
+        text += chunk
+      })
       answer.on('error', reject)
       answer.on('end', () => {
         let json: unknown = null
@@ -273,7 +366,7 @@ export function http(options: object, body?: unknown): Promise<Reply> {
 }
 
 function freePort(): Promise<number> {
-  return new Promise(resolve => {
+  return new Promise((resolve) => {
     const probe = createServer().listen(0, '127.0.0.1', () => {
       const address = probe.address() as { port: number }
       probe.close(() => resolve(address.port))

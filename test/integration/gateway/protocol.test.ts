@@ -8,7 +8,16 @@ let h: Harness
 beforeAll(async () => {
   h = await harness()
   h.configure({
-    a: { concurrency: 4 }, b: { concurrency: 2 }, c: { concurrency: 2 }, self: { concurrency: 1, delegates_to: ['self'] }, lead: { concurrency: 2, delegates_to: ['b'] }, w: { concurrency: 2 }, dying: {}, retry: {}, curl: {}, slow: {},
+    a: { concurrency: 4 },
+    b: { concurrency: 2 },
+    c: { concurrency: 2 },
+    self: { concurrency: 1, delegates_to: ['self'] },
+    lead: { concurrency: 2, delegates_to: ['b'] },
+    w: { concurrency: 2 },
+    dying: {},
+    retry: {},
+    curl: {},
+    slow: {},
   })
   await h.start()
 })
@@ -17,7 +26,17 @@ afterAll(() => h.stop())
 const one = (agent: string, input: unknown = {}): Promise<string> => h.submit({ agent, type: 'task', tasks: [input as never] })
 
 test('a token that is forged, of nobody, or missing is refused', async () => {
-  const call = (authorization?: string) => http({ host: '127.0.0.1', port: h.port(), method: 'POST', path: '/v1/lease', headers: authorization === undefined ? {} : { authorization } }, { want: 1 })
+  const call = (authorization?: string) =>
+    http(
+      {
+        host: '127.0.0.1',
+        port: h.port(),
+        method: 'POST',
+        path: '/v1/lease',
+        headers: authorization === undefined ? {} : { authorization },
+      },
+      { want: 1 },
+    )
   for (const token of [undefined, 'Bearer a.1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA', 'Bearer x', 'Basic eDp5']) {
     const reply = await call(token)
     expect(reply.status).toBe(401)
@@ -42,10 +61,14 @@ test('bodies that are no JSON, of wrong types, or too large are refused; unknown
 
 test('a body over the limit is 413 without being read', async () => {
   const token = (await import('../../../engine/tokens.ts')).replicaToken('ab'.repeat(32), 'demo', { agent: 'a', replica: 9 })
-  const answer = await new Promise<string>(resolve => {
+  const answer = await new Promise<string>((resolve) => {
     let text = ''
-    const socket = connect(h.port(), '127.0.0.1', () => socket.write(`POST /v1/lease HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\ncontent-length: ${MAX_BODY_BYTES + 1}\r\n\r\n`))
-    socket.on('data', chunk => { text += chunk.toString() })
+    const socket = connect(h.port(), '127.0.0.1', () =>
+      socket.write(`POST /v1/lease HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\ncontent-length: ${MAX_BODY_BYTES + 1}\r\n\r\n`),
+    )
+    socket.on('data', (chunk) => {
+      text += chunk.toString()
+    })
     socket.on('close', () => resolve(text))
   })
   expect(answer).toContain('HTTP/1.1 413')
@@ -56,7 +79,9 @@ test('a body over the limit is 413 without being read', async () => {
 test('a result over 64 KiB is refused by name and the lease lives on', async () => {
   const run = await one('a')
   const a = h.agent('a')
-  const { tasks: [task] } = await a.lease(1)
+  const {
+    tasks: [task],
+  } = await a.lease(1)
   const large = { text: 'x'.repeat(65_536) }
   const reply = await a.post('/v1/complete', { lease: task?.lease, result: large })
   expect(reply.status).toBe(413)
@@ -70,14 +95,18 @@ test('a result over 64 KiB is refused by name and the lease lives on', async () 
 test('a lease is worth nothing in other hands, and a settlement that is repeated is known', async () => {
   const run = await one('b', { n: 1 })
   const [mine, other, stranger] = [h.agent('b', 1), h.agent('b', 2), h.agent('c', 1)]
-  const { tasks: [task] } = await mine.lease(1)
+  const {
+    tasks: [task],
+  } = await mine.lease(1)
   const lease = task?.lease
   for (const thief of [other, stranger]) {
     expect((await thief.post('/v1/complete', { lease, result: 'stolen' })).status).toBe(409)
     expect((await thief.post('/v1/heartbeat', { lease })).status).toBe(409)
     expect((await thief.post('/v1/progress', { lease, message: 'x' })).status).toBe(409)
     expect((await thief.lease(0, 0, { beat: [lease] })).cancel).toEqual([lease])
-    expect((await thief.lease(0, 0, { done: [{ lease, status: 'failed', error: { code: 'x', message: 'y' } }] })).settled).toEqual([{ lease, ok: false, code: 'lease_lost' }])
+    expect((await thief.lease(0, 0, { done: [{ lease, status: 'failed', error: { code: 'x', message: 'y' } }] })).settled).toEqual([
+      { lease, ok: false, code: 'lease_lost' },
+    ])
   }
   expect((await mine.post('/v1/heartbeat', { lease })).json).toEqual({ ok: true, cancel: [] })
   expect((await mine.post('/v1/complete', { lease, result: 'mine' })).status).toBe(200)
@@ -92,25 +121,40 @@ test('settlements and tasks go in one request; one that cannot be read does not 
   const run = await h.submit({ agent: 'w', type: 'count', tasks: [1, 2, 3] })
   const w = h.agent('w')
   const first = await w.lease(9)
-  expect(first.tasks.map(task => task.input)).toEqual([1, 2])
+  expect(first.tasks.map((task) => task.input)).toEqual([1, 2])
   expect(first.tasks[0]).toMatchObject({ run, agent: 'w', type: 'count', attempt: 1, deadline: null })
-  const [x, y] = first.tasks.map(task => task.lease)
-  const second = await w.lease(9, 0, { done: [{ lease: x, status: 'completed', result: 10 }, { lease: y, status: 'odd' }] })
-  expect(second.settled).toEqual([{ lease: x, ok: true }, { lease: y, ok: false, code: 'bad_request' }])
-  expect(second.tasks.map(task => task.input)).toEqual([3])
-  await w.lease(0, 0, { done: [{ lease: y, status: 'completed', result: 20 }, { lease: second.tasks[0]?.lease, status: 'completed', result: 30 }] })
+  const [x, y] = first.tasks.map((task) => task.lease)
+  const second = await w.lease(9, 0, {
+    done: [
+      { lease: x, status: 'completed', result: 10 },
+      { lease: y, status: 'odd' },
+    ],
+  })
+  expect(second.settled).toEqual([
+    { lease: x, ok: true },
+    { lease: y, ok: false, code: 'bad_request' },
+  ])
+  expect(second.tasks.map((task) => task.input)).toEqual([3])
+  await w.lease(0, 0, {
+    done: [
+      { lease: y, status: 'completed', result: 20 },
+      { lease: second.tasks[0]?.lease, status: 'completed', result: 30 },
+    ],
+  })
   expect((await h.ended(run)).result).toEqual({ task: [10, 20, 30] })
   w.die()
 })
 
 test('tasks are dealt out evenly to replicas that wait', async () => {
-  const replicas = [1, 2, 3].map(replica => h.agent('w', replica + 10))
-  const waiting = replicas.map(replica => replica.lease(2, 5_000))
+  const replicas = [1, 2, 3].map((replica) => h.agent('w', replica + 10))
+  const waiting = replicas.map((replica) => replica.lease(2, 5_000))
   await sleep(100)
   const run = await h.submit({ agent: 'w', type: 'task', tasks: [1, 2, 3] })
   const replies = await Promise.all(waiting)
-  expect(replies.map(reply => reply.tasks.length)).toEqual([1, 1, 1])
-  await Promise.all(replies.map((reply, index) => replicas[index]?.post('/v1/complete', { lease: reply.tasks[0]?.lease, result: index })))
+  expect(replies.map((reply) => reply.tasks.length)).toEqual([1, 1, 1])
+  await Promise.all(
+    replies.map(async (reply, index) => replicas[index]?.post('/v1/complete', { lease: reply.tasks[0]?.lease, result: index })),
+  )
   expect((await h.ended(run)).status).toBe('completed')
   for (const replica of replicas) replica.die()
 })
@@ -130,10 +174,15 @@ test('one replica with one slot delegates three levels deep to itself', async ()
 test('delegation: only to whom the file names, only so deep, one child per key; a child is seen by its parent alone', async () => {
   const run = await one('lead')
   const [lead, b, other] = [h.agent('lead'), h.agent('b', 5), h.agent('lead', 2)]
-  const { tasks: [parent] } = await lead.lease(1)
+  const {
+    tasks: [parent],
+  } = await lead.lease(1)
   const lease = parent?.lease
   const delegate = (body: object) => lead.post('/v1/delegate', { lease, ...body })
-  expect((await delegate({ key: 'k', agent: 'w', input: 1 })).json.error).toMatchObject({ code: 'not_allowed', hint: 'Add it to delegates_to of "lead".' })
+  expect((await delegate({ key: 'k', agent: 'w', input: 1 })).json.error).toMatchObject({
+    code: 'not_allowed',
+    hint: 'Add it to delegates_to of "lead".',
+  })
   expect((await delegate({ key: 'k', agent: 'w', input: 1 })).status).toBe(403)
   expect((await delegate({ key: '', agent: 'b', input: 1 })).status).toBe(400)
   expect((await delegate({ key: 'k', agent: 'b' })).status).toBe(400)
@@ -146,7 +195,9 @@ test('delegation: only to whom the file names, only so deep, one child per key; 
   for (const stranger of [b, other]) expect((await stranger.call('GET', path)).status).toBe(404)
   expect((await lead.call('GET', `/v1/tasks/${parent?.id}`)).status).toBe(404)
   const waiting = lead.call('GET', `${path}?wait_ms=5000`)
-  const { tasks: [child] } = await b.lease(1)
+  const {
+    tasks: [child],
+  } = await b.lease(1)
   expect(child?.input).toEqual({ n: 1 })
   await b.post('/v1/complete', { lease: child?.lease, result: 7 })
   expect((await waiting).json).toMatchObject({ status: 'completed', result: 7, attempts: 1 })
@@ -172,7 +223,9 @@ test('a task that waits for a child holds no slot', async () => {
 test('a failure that may be tried again is, three times in all', async () => {
   const run = await one('retry')
   const agent = h.agent('retry')
-  agent.run(1, async () => { throw Object.assign(new Error('flaky'), { code: 'flaky', retryable: true }) })
+  agent.run(1, async () => {
+    throw Object.assign(new Error('flaky'), { code: 'flaky', retryable: true })
+  })
   expect((await h.ended(run)).jobs[0]).toMatchObject({ status: 'failed', attempts: 3, error: { code: 'flaky', message: 'flaky' } })
   agent.die()
 })
@@ -181,7 +234,9 @@ test('a replica that goes loses its tasks within a second; the third death ends 
   const run = await one('dying')
   const next = async (replica: number) => {
     const agent = h.agent('dying', replica)
-    const { tasks: [task] } = await agent.lease(1, 5_000)
+    const {
+      tasks: [task],
+    } = await agent.lease(1, 5_000)
     return { agent, task }
   }
   const first = await next(1)
@@ -204,9 +259,13 @@ test('a replica that goes loses its tasks within a second; the third death ends 
 test('a new session of the same replica ends the one before', async () => {
   const run = await one('slow')
   const old = h.agent('slow', 1)
-  const { tasks: [task] } = await old.lease(1)
+  const {
+    tasks: [task],
+  } = await old.lease(1)
   const fresh = h.agent('slow', 1)
-  const { tasks: [again] } = await fresh.lease(1, 3_000)
+  const {
+    tasks: [again],
+  } = await fresh.lease(1, 3_000)
   expect(again).toMatchObject({ id: task?.id, attempt: 2 })
   expect((await old.post('/v1/complete', { lease: task?.lease, result: 'old' })).status).toBe(409)
   await fresh.post('/v1/complete', { lease: again?.lease, result: 'new' })
@@ -243,8 +302,16 @@ test('an agent without a session works with single requests, whatever connection
   expect((await curl.post('/v1/progress', { lease, message: 'half', percent: 50 }, close)).status).toBe(200)
   expect((await curl.post('/v1/complete', { lease, result: 'ok' }, close)).json).toEqual({ ok: true })
   expect((await h.ended(run)).result).toEqual({ task: ['ok'] })
-  const events = (await h.control('GET', `/v1/runs/${run}/events`)).body.trim().split('\n').map(line => JSON.parse(line))
-  expect(events.map(event => [event.event, event.message, event.percent].filter(it => it !== undefined))).toEqual([['queued'], ['leased'], ['progress', 'half', 50], ['completed']])
+  const events = (await h.control('GET', `/v1/runs/${run}/events`)).body
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(events.map((event) => [event.event, event.message, event.percent].filter((it) => it !== undefined))).toEqual([
+    ['queued'],
+    ['leased'],
+    ['progress', 'half', 50],
+    ['completed'],
+  ])
 })
 
 test('too many open requests of one replica are refused', async () => {

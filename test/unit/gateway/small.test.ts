@@ -19,7 +19,14 @@ test('a lease is of one holder, one task and one execution', () => {
   const lease = leaseToken('key', 'a.1.s', { id: 'run_x.task.0', epoch: 3 })
   expect(lease).toMatch(/^run_x\.task\.0~3~[\w-]{32}$/)
   expect(verifyLease('key', 'a.1.s', lease)).toEqual({ id: 'run_x.task.0', epoch: 3 })
-  for (const [key, holder, text] of [['key', 'a.1.t', lease], ['key', 'a.2.s', lease], ['other', 'a.1.s', lease], ['key', 'a.1.s', lease.replace('~3~', '~4~')], ['key', 'a.1.s', `${lease}~`], ['key', 'a.1.s', '']] as const) {
+  for (const [key, holder, text] of [
+    ['key', 'a.1.t', lease],
+    ['key', 'a.2.s', lease],
+    ['other', 'a.1.s', lease],
+    ['key', 'a.1.s', lease.replace('~3~', '~4~')],
+    ['key', 'a.1.s', `${lease}~`],
+    ['key', 'a.1.s', ''],
+  ] as const) {
     expect(verifyLease(key, holder, text)).toBeNull()
   }
 })
@@ -41,29 +48,71 @@ test('a holder is a role, a replica and a session; anything else is nobody', () 
 })
 
 test('failures that are not ours stay readable', () => {
-  expect(parseFailure('{"status":"dead","error":{"code":"x","message":"y"}}')).toEqual({ status: 'dead', error: { code: 'x', message: 'y' } })
-  expect(parseFailure('job stalled more than allowable limit')).toEqual({ status: 'failed', error: { code: 'broker', message: 'job stalled more than allowable limit' } })
+  expect(parseFailure('{"status":"dead","error":{"code":"x","message":"y"}}')).toEqual({
+    status: 'dead',
+    error: { code: 'x', message: 'y' },
+  })
+  expect(parseFailure('job stalled more than allowable limit')).toEqual({
+    status: 'failed',
+    error: { code: 'broker', message: 'job stalled more than allowable limit' },
+  })
 })
 
 test('requests: clamped, cut, tolerated and refused', () => {
   expect(leaseCall({})).toEqual({ want: 0, wait_ms: 0, beat: null, done: [] })
-  expect(leaseCall({ want: 5_000, wait_ms: 9_999_999, beat: [], done: [{ lease: 'l', status: 'completed' }, { lease: 'm', status: 'failed', error: { code: 1 } }] })).toEqual({
-    want: 1_000, wait_ms: 30_000, beat: [],
-    done: [{ lease: 'l', settlement: { lease: 'l', status: 'completed', result: null } }, { lease: 'm', settlement: null }],
+  expect(
+    leaseCall({
+      want: 5_000,
+      wait_ms: 9_999_999,
+      beat: [],
+      done: [
+        { lease: 'l', status: 'completed' },
+        { lease: 'm', status: 'failed', error: { code: 1 } },
+      ],
+    }),
+  ).toEqual({
+    want: 1_000,
+    wait_ms: 30_000,
+    beat: [],
+    done: [
+      { lease: 'l', settlement: { lease: 'l', status: 'completed', result: null } },
+      { lease: 'm', settlement: null },
+    ],
   })
-  expect(leaseCall({ done: [{ lease: 'l', status: 'failed', error: { code: 'c'.repeat(100), message: 'm'.repeat(9_000) } }] }).done[0]?.settlement).toEqual({
-    lease: 'l', status: 'failed', error: { code: 'c'.repeat(64), message: 'm'.repeat(4_096), retryable: false },
+  expect(
+    leaseCall({ done: [{ lease: 'l', status: 'failed', error: { code: 'c'.repeat(100), message: 'm'.repeat(9_000) } }] }).done[0]
+      ?.settlement,
+  ).toEqual({
+    lease: 'l',
+    status: 'failed',
+    error: { code: 'c'.repeat(64), message: 'm'.repeat(4_096), retryable: false },
   })
   expect(() => leaseCall({ want: 1.5 })).toThrow('"want" must be a whole number from 0 on, got number')
   expect(() => leaseCall({ beat: 'x' })).toThrow('"beat" must be a list')
   expect(() => delegateCall({ lease: 'l', key: 'k', agent: 'a' })).toThrow('"input" must be a JSON value, got nothing')
-  expect(delegateCall({ lease: 'l', key: 'k', agent: 'a', input: null })).toEqual({ lease: 'l', key: 'k', agent: 'a', type: 'task', input: null })
+  expect(delegateCall({ lease: 'l', key: 'k', agent: 'a', input: null })).toEqual({
+    lease: 'l',
+    key: 'k',
+    agent: 'a',
+    type: 'task',
+    input: null,
+  })
 })
 
 test('an agent cannot give itself another name in its traces', () => {
-  const given = { resourceSpans: [{ resource: { attributes: [{ key: 'service.name', value: { stringValue: 'gateway' } }, { key: 1 }, null] }, scopeSpans: [1] }, {}] }
+  const given = {
+    resourceSpans: [
+      { resource: { attributes: [{ key: 'service.name', value: { stringValue: 'gateway' } }, { key: 1 }, null] }, scopeSpans: [1] },
+      {},
+    ],
+  }
   const { resourceSpans } = JSON.parse(ownTraces(Buffer.from(JSON.stringify(given)), { agent: 'a', replica: 2 }, 'p').toString())
-  const own = [['service.name', 'a'], ['service.instance.id', '2'], ['service.namespace', 'p'], ['agentctl.project', 'p']].map(([key, stringValue]) => ({ key, value: { stringValue } }))
+  const own = [
+    ['service.name', 'a'],
+    ['service.instance.id', '2'],
+    ['service.namespace', 'p'],
+    ['agentctl.project', 'p'],
+  ].map(([key, stringValue]) => ({ key, value: { stringValue } }))
   expect(resourceSpans).toEqual([{ resource: { attributes: own }, scopeSpans: [1] }, { resource: { attributes: own } }])
   expect(() => ownTraces(Buffer.from('x'), { agent: 'a', replica: 2 }, 'p')).toThrow('the body is not OTLP/HTTP JSON')
 })
