@@ -101,7 +101,7 @@ class AgentApi {
       const session = this.#options.dispatcher.replicas.enter(replica, sessionId(request), request.socket)
       await this.#route(request, response, replica, session, path)
     } catch (error) {
-      sendError(response, error, this.#options.log)
+      sendError(response, error, 'unavailable', this.#options.log)
     } finally {
       if (replica !== null) replica.requests -= 1
     }

@@ -51,7 +51,7 @@ class ControlApi {
       const url = new URL(request.url ?? '/', 'http://control')
       await this.#route({ request, response, url, signal: gone.signal })
     } catch (error) {
-      sendError(response, error, this.#options.log)
+      sendError(response, error, 'AG5002', this.#options.log)
     }
   }
 
@@ -145,8 +145,8 @@ class ControlApi {
   /** `follow=0`: what is kept, and the end. Else also what comes, until the run has ended. */
   async #events({ response, url, signal }: Call, id: string): Promise<void> {
     await this.#whenReady()
-    const { events, runs, views } = this.#options
-    if ((await views.run(id)) === null) throw refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)
+    const { broker, events, runs } = this.#options
+    if ((await broker.readRunFields([id], ['created']))[0]?.[0] === null) throw refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)
     response.writeHead(200, { 'content-type': 'application/jsonl' })
     response.flushHeaders()
     const stop = await events.watch(id, (lines) => {

@@ -22,7 +22,8 @@ export function sendJson(response: ServerResponse, status: number, body: string)
   response.end(body)
 }
 
-export function sendError(response: ServerResponse, error: unknown, log: (message: string) => void): void {
+/** `away`: the code for a broker that refuses (out of memory, disk full), which passes. */
+export function sendError(response: ServerResponse, error: unknown, away: string, log: (message: string) => void): void {
   if (error instanceof HttpError) {
     // The rest of a body that was refused is not read: the connection ends with the answer.
     if (error.status === 413) response.setHeader('connection', 'close')
@@ -34,6 +35,10 @@ export function sendError(response: ServerResponse, error: unknown, log: (messag
     return
   }
   log(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  if (error instanceof Error && error.name === 'ReplyError') {
+    sendJson(response, 503, JSON.stringify({ error: { code: away, message: `the broker refused: ${error.message.slice(0, 200)}`, hint: 'See the log of the broker.' } }))
+    return
+  }
   sendJson(
     response,
     500,

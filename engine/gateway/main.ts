@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connectBroker } from '../broker/bullmq.ts'
-import { noTelemetry, startTelemetry, type Telemetry } from '../telemetry/setup.ts'
+import { startTelemetry, type Telemetry } from '../telemetry/setup.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { startGateway } from './start.ts'
 
@@ -56,7 +56,12 @@ async function serve(): Promise<void> {
   setInterval(() => process.ppid !== parent && stopped.resolve(), 1_000).unref()
   const [host = 'broker', port = '6379'] = (env['AGENTCTL_BROKER'] ?? 'broker:6379').split(':')
   const traces = env['AGENTCTL_OTLP'] ?? EGRESS_TRACES_URL
+  let telemetry: Promise<Telemetry> | null = null
   const gateway = await startGateway({
+    // `telemetry:` may come with a later `up`.
+    configured: project => {
+      if (project.telemetry !== null) telemetry ??= startTelemetry({ service: 'agentctl-gateway', project: project.name, url: traces })
+    },
     connect: (project, password) => connectBroker({ project, host, port: Number(port), password }),
     traces,
     log,
@@ -67,13 +72,10 @@ async function serve(): Promise<void> {
     ...(env['AGENTCTL_HOST'] === undefined ? {} : { host: env['AGENTCTL_HOST'] }),
     ...(env['AGENTCTL_PORT'] === undefined ? {} : { port: Number(env['AGENTCTL_PORT']) }),
   })
-  const telemetry: Telemetry = gateway.telemetry
-    ? await startTelemetry({ service: 'agentctl-gateway', project: gateway.project, url: traces })
-    : noTelemetry
   log(`listening on port ${gateway.port}`)
   await stopped.promise
   await gateway.close()
-  await telemetry.stop(500)
+  await (telemetry as Promise<Telemetry> | null)?.then(it => it.stop(500))
   process.exit(0)
 }
 

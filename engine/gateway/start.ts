@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import type { Server } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Project } from '../../spec/model.ts'
 import { GATEWAY_PORT } from '../../spec/protocol.ts'
 import type { Broker } from '../broker/port.ts'
 import { PATHS } from '../names.ts'
@@ -28,20 +29,21 @@ export interface GatewayOptions {
   readonly port?: number
   readonly controlSocket?: string
   readonly traces?: string
+  /** With the first record and each later one. */
+  readonly configured?: (project: Project) => void
   readonly log?: (message: string) => void
   readonly signal?: AbortSignal
 }
 export interface Gateway {
   readonly port: number
-  readonly project: string
-  readonly telemetry: boolean
   close(): Promise<void>
 }
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const log = options.log ?? (() => {})
   const signal = options.signal ?? new AbortController().signal
-  const config = await watchRecord(options.record ?? PATHS.record, signal, () => {}, log)
+  const config = await watchRecord(options.record ?? PATHS.record, signal, project => options.configured?.(project), log)
+  options.configured?.(config.project)
   const { key, password } = await readSecrets(options.secrets ?? PATHS.secrets, signal)
   const broker = options.connect(config.project.name, password)
   const on = (): boolean => config.project.telemetry !== null
@@ -73,8 +75,6 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const sockets = [track(servers.agents), track(servers.control)]
   return {
     port: (servers.agents.address() as AddressInfo).port,
-    project: config.project.name,
-    telemetry: on(),
     async close() {
       abort.abort()
       config.close()
