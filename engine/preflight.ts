@@ -1,7 +1,8 @@
 /** What the host must have before anything is made: secret values, handler files, readable bind sources. Every problem at once. */
-import { lstatSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { lstatSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Diagnostic, Place } from '../spec/diagnostic.ts'
+import { forbiddenHostPath } from '../spec/host-paths.ts'
 import type { Project, Workload } from '../spec/model.ts'
 import { DEFAULTS } from '../spec/model.ts'
 
@@ -68,13 +69,18 @@ export function preflight(project: Project, options: PreflightOptions): Prefligh
     const uid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[0])
     const gid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[1] ?? uid)
     for (const [index, mount] of agent.mounts.entries()) {
-      if (mount.type === 'bind')
-        checkReadable(mount.source, `agents.${agent.name}.mounts.${index}`, `bind source of agent "${agent.name}"`, uid, gid, problem)
+      if (mount.type !== 'bind') continue
+      const [key, what] = [`agents.${agent.name}.mounts.${index}`, `bind source of agent "${agent.name}"`]
+      if (checkReadable(mount.source, key, what, uid, gid, problem)) checkAllowed(mount.source, key, what, problem)
     }
     if (agent.handler.kind === 'module') {
       const key = `agents.${agent.name}.handler`
-      if (checkReadable(agent.handler.path, key, `handler of agent "${agent.name}"`, uid, gid, problem))
-        checkReadable(dirname(agent.handler.path), key, `folder of the handler of agent "${agent.name}"`, uid, gid, problem)
+      const [folder, what] = [dirname(agent.handler.path), `folder of the handler of agent "${agent.name}"`]
+      if (
+        checkReadable(agent.handler.path, key, `handler of agent "${agent.name}"`, uid, gid, problem) &&
+        checkReadable(folder, key, what, uid, gid, problem)
+      )
+        checkAllowed(folder, key, what, problem)
     }
   }
   for (const service of Object.values(project.services)) {
@@ -119,9 +125,23 @@ function checkReadable(path: string, key: string, what: string, uid: number, gid
     'AG3002',
     key,
     `${what} ${path} cannot be read by uid ${uid}: it belongs to uid ${stats.uid}, mode ${(stats.mode & 0o777).toString(8)}${lstatSync(path).isSymbolicLink() ? ' (through a link)' : ''}`,
-    `Make it readable (\`chmod o+r${stats.isDirectory() ? 'x' : ''}\`), run the agent with \`user: "${stats.uid}"\`, or copy the data into a volume with \`agentctl cp\`.`,
+    // Never as root: such an agent is refused.
+    `Make it readable (\`chmod o+r${stats.isDirectory() ? 'x' : ''}\`), ${stats.uid === 0 ? '' : `run the agent with \`user: "${stats.uid}"\`, `}or copy the data into a volume with \`agentctl cp\`.`,
   )
   return false
+}
+
+/** The file's own path was looked at by the loader; behind it may be a link to anywhere. */
+function checkAllowed(path: string, key: string, what: string, problem: Problem): void {
+  const real = realpathSync(path)
+  const why = forbiddenHostPath(real)
+  if (why === null) return
+  problem(
+    'AG3001',
+    key,
+    `${what} ${path}${real === path ? '' : ` leads to ${real}, which`} must not be given to an agent: ${why}`,
+    'Bind a folder of the project, or copy the data into a volume with `agentctl cp`.',
+  )
 }
 
 const reason = (error: unknown): string => {

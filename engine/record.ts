@@ -23,3 +23,10 @@ export interface ProjectRecord {
   /** network (short name) → subnet, chosen once. */
   readonly subnets: { readonly [network: string]: string }
 }
+
+/** `scale` without what says the same as the file: a project that was scaled back has the record that it had before. */
+export function overrides(project: Project, scale: ProjectRecord['scale']): ProjectRecord['scale'] {
+  return Object.fromEntries(
+    Object.entries(scale).filter(([name, count]) => count !== (project.agents[name] ?? project.services[name])?.replicas),
+  )
+}

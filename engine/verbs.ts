@@ -15,7 +15,7 @@ import { preflight } from './preflight.ts'
 import type { Outcome, ProgressEvent } from './progress.ts'
 import { readiness } from './readiness.ts'
 import { reconcile, type ReconcileOptions, tearDown } from './reconcile.ts'
-import { type ProjectRecord, RECORD_VERSION } from './record.ts'
+import { overrides, type ProjectRecord, RECORD_VERSION } from './record.ts'
 import { SECCOMP } from './seccomp.ts'
 import { newStore, readStore, type SecretStore, writeSecrets } from './secrets/store.ts'
 import { allocateSubnets, hostRoutes } from './subnets.ts'
@@ -152,7 +152,7 @@ function nextRecord(
     written_by: options.version,
     revision: previous?.revision ?? 0,
     project,
-    scale: { ...options.scale },
+    scale: overrides(project, options.scale ?? {}),
     stopped: [],
     images,
     data_root: info.data_root,
@@ -230,7 +230,7 @@ export async function prepareScale(ctx: VerbContext, name: string, scale: { read
     for (const group of Object.keys(scale)) {
       if (record.project.agents[group] === undefined && record.project.services[group] === undefined) throw unknownTarget(name, group)
     }
-    return { ...record, scale: { ...record.scale, ...scale } }
+    return { ...record, scale: overrides(record.project, { ...record.scale, ...scale }) }
   })
 }
 
