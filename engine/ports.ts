@@ -32,6 +32,8 @@ export interface ObservedContainer {
   readonly status_text: string
   /** network name → IPv4 address ('' when not running). */
   readonly networks: { readonly [network: string]: string }
+  /** Ports of the host that it holds: "8080/tcp". */
+  readonly published?: readonly string[]
 }
 export interface ObservedNetwork {
   readonly id: string

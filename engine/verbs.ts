@@ -6,6 +6,7 @@ import { canonicalJson } from './canonical.ts'
 import { type Desired, desired, networkNames } from './desired.ts'
 import { AgentctlError, DiagnosticsError } from './errors.ts'
 import { execute } from './execute.ts'
+import { requirePorts } from './host-ports.ts'
 import { parseRecord, type ProjectLock, readRecord as fetchRecord, takeLock } from './lock.ts'
 import { LABEL, networkName, trustedName } from './names.ts'
 import { groupOf, kindOf, type Observed, observe, replicaOf } from './observe.ts'
@@ -74,6 +75,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   const previous = holderOf(project.name, observed) === null ? null : await fetchRecord(runtime, project.name, signal)
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
   await requireImages(ctx, draft.plan, images)
+  if (isLocal(info)) await requirePorts(draft.plan, draft.desired, observed)
   return {
     plan: draft.plan,
     apply: async () => {
@@ -183,6 +185,7 @@ export async function prepareDown(
   const make = (observed: Observed): Plan =>
     tearDown(name, observed, { volumes: options.volumes, ...(options.timeout_s === undefined ? {} : { grace_s: options.timeout_s }) })
   const observed = await observe(ctx.runtime, name, ctx.signal)
+  if (holderOf(name, observed) !== null) await refuseNewer(ctx, name)
   return {
     plan: make(observed),
     apply: async () => {
@@ -260,6 +263,11 @@ const unknownTarget = (project: string, target: string): AgentctlError =>
 
 export async function readRecord(ctx: VerbContext, name: string): Promise<ProjectRecord | null> {
   return await fetchRecord(ctx.runtime, name, ctx.signal)
+}
+
+/** A record that a newer agentctl wrote may mean what we do not know: no verb touches such a project, nor tells about it (AG4010). */
+export async function refuseNewer(ctx: VerbContext, name: string): Promise<void> {
+  await readRecord(ctx, name)
 }
 
 async function requireRecord(ctx: VerbContext, name: string): Promise<ProjectRecord> {

@@ -2,7 +2,7 @@
 import { AgentctlError } from '../errors.ts'
 import { LABEL } from '../names.ts'
 import type { ObservedContainer } from '../ports.ts'
-import { resolveContainers, type VerbContext } from '../verbs.ts'
+import { refuseNewer, resolveContainers, type VerbContext } from '../verbs.ts'
 import { parseCount } from './arguments.ts'
 
 export async function oneContainer(
@@ -12,7 +12,7 @@ export async function oneContainer(
   index: string | null,
   { running }: { readonly running: boolean },
 ): Promise<ObservedContainer> {
-  const found = await resolveContainers(ctx, project, name)
+  const [found] = await Promise.all([resolveContainers(ctx, project, name), refuseNewer(ctx, project)])
   const replica = index === null ? null : parseCount('--index', index)
   const container =
     replica === null

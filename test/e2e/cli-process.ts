@@ -31,13 +31,16 @@ export interface Options {
   readonly environment?: { readonly [name: string]: string }
   readonly stdin?: string
   readonly timeout_ms?: number
+  /** A command that starts the CLI as somebody else: `setpriv …`. */
+  readonly wrap?: readonly string[]
 }
 
 /** Longest for one command on a busy machine that also builds the images. */
 const COMMAND_MS = 170_000
 
-export function start(args: readonly string[], { cwd, environment, stdin, timeout_ms = COMMAND_MS }: Options = {}): Running {
-  const child = spawn(process.execPath, [BIN, ...args], {
+export function start(args: readonly string[], { cwd, environment, stdin, timeout_ms = COMMAND_MS, wrap = [] }: Options = {}): Running {
+  const [command, ...rest] = [...wrap, process.execPath, BIN, ...args] as [string, ...string[]]
+  const child = spawn(command, rest, {
     cwd,
     env: { ...process.env, NO_COLOR: '', ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],

@@ -1,7 +1,7 @@
 import { EXIT } from '../../errors.ts'
 import { LABEL } from '../../names.ts'
 import type { ObservedContainer } from '../../ports.ts'
-import { resolveContainers, type VerbContext } from '../../verbs.ts'
+import { refuseNewer, resolveContainers, type VerbContext } from '../../verbs.ts'
 import { parseCount } from '../arguments.ts'
 import { usage } from '../failure.ts'
 import { streamLogs } from '../log-stream.ts'
@@ -12,7 +12,7 @@ export const logs: Run = async (session, call) => {
   const options = { follow: flag(call, 'follow'), tail: tailOf(call), since: sinceOf(call) }
   const project = await session.project()
   const ctx = await session.verbs()
-  const wants = await wanted(ctx, project, call.args)
+  const [wants] = await Promise.all([wanted(ctx, project, call.args), refuseNewer(ctx, project)])
   const render = logRenderer({ prefix: call.options['logPrefix'] !== false, timestamps: flag(call, 'timestamps') })
   await streamLogs(ctx.runtime, project, { ...options, wants }, (line) => session.out.line(line, render), session.signal)
   return EXIT.done

@@ -1,5 +1,5 @@
 import { EXIT } from '../../errors.ts'
-import { restoreController } from '../../verbs.ts'
+import { refuseNewer, restoreController } from '../../verbs.ts'
 import { ps as observe } from '../../ps.ts'
 import { flag, type Run } from '../verb.ts'
 import { namesOf, renderPs } from '../views/ps.ts'
@@ -7,6 +7,7 @@ import { namesOf, renderPs } from '../views/ps.ts'
 export const ps: Run = async (session, call) => {
   const project = await session.project()
   const ctx = await session.verbs()
+  await refuseNewer(ctx, project)
   await restoreController(ctx, project)
   const view = await observe(ctx, project)
   const shown = flag(call, 'all') ? view.containers : view.containers.filter((it) => it.status !== 'exited' || it.exit_code !== 0)

@@ -26,6 +26,10 @@ export function observedContainer(value: unknown): ObservedContainer {
     created_at: new Date(number(entry['Created']) * 1000).toISOString(),
     status_text: statusText,
     networks: Object.fromEntries(endpoints.map(([name, endpoint]) => [name, text(fields(endpoint)['IPAddress'])])),
+    published: list(entry['Ports'])
+      .map(fields)
+      .filter((port) => number(port['PublicPort']) > 0)
+      .map((port) => `${number(port['PublicPort'])}/${text(port['Type'])}`),
   }
 }
 
