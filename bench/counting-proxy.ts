@@ -1,27 +1,42 @@
-/** A unix socket in front of the engine's that counts requests. */
-import { mkdtempSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+/**
+ * A unix socket in front of the engine's that counts its API calls: every HTTP request, also the event stream and both requests of an exec.
+ * What flows inside an exec stream afterwards (the lock's lines, requests to the gateway) is no call of the engine.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-export interface Counter {
+export interface Counter extends Disposable {
+  /** For DOCKER_HOST. */
   readonly host: string
   total(): number
   calls(method: string, path: RegExp): number
-  close(): void
+  /** "POST /containers/ID/start ×20" …, most frequent first. */
+  summary(): readonly string[]
 }
+
+const HEAD = /^(GET|POST|PUT|DELETE|HEAD) (\S+) HTTP\/1\.1\r\n/
 
 export async function countingProxy(
   engine: string = (process.env['DOCKER_HOST'] ?? 'unix:///var/run/docker.sock').replace('unix://', ''),
 ): Promise<Counter> {
   const seen: { method: string; path: string }[] = []
-  const socket = join(mkdtempSync(join(tmpdir(), 'agentctl-count-')), 'engine.sock')
-  const server = createServer((client) => {
-    const upstream = connect(engine)
+  const folder = mkdtempSync(join(tmpdir(), 'agentctl-count-'))
+  const socket = join(folder, 'engine.sock')
+  const clients = new Set<Socket>()
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    const upstream = connect({ path: engine, allowHalfOpen: true })
+    clients.add(client)
+    client.on('close', () => clients.delete(client))
+    let hijacked = false
     client.on('data', (chunk: Buffer) => {
-      // A request's head starts a chunk: the client writes heads in one piece and bodies hold no such line at their start.
-      const head = /^(GET|POST|PUT|DELETE|HEAD) (\S+) HTTP\/1\.1\r\n/.exec(chunk.subarray(0, 512).toString('latin1'))
-      if (head !== null) seen.push({ method: head[1] ?? '', path: head[2] ?? '' })
+      if (hijacked) return
+      // A request's head starts a chunk: the client writes heads in one piece, and no body of ours starts like one.
+      const [, method, path] = HEAD.exec(chunk.subarray(0, 4_096).toString('latin1')) ?? []
+      if (method === undefined || path === undefined) return
+      seen.push({ method, path: path.replace(/^\/v\d+\.\d+(?=\/)/, '').replace(/\?.*$/, '') })
+      hijacked = /\/exec\/[^/]+\/start/.test(path)
     })
     client.pipe(upstream).pipe(client)
     client.on('error', () => upstream.destroy())
@@ -32,6 +47,18 @@ export async function countingProxy(
     host: `unix://${socket}`,
     total: () => seen.length,
     calls: (method, path) => seen.filter((call) => call.method === method && path.test(call.path)).length,
-    close: () => void server.close(),
+    summary: () => {
+      const counts = new Map<string, number>()
+      for (const { method, path } of seen) {
+        const kind = `${method} ${path.replace(/^\/(containers|networks|exec|images)\/(?!(json|create|prune)$).+?(?=\/(start|stop|connect|exec|archive|json|disconnect)$|$)/, '/$1/*')}`
+        counts.set(kind, (counts.get(kind) ?? 0) + 1)
+      }
+      return [...counts].sort((a, b) => b[1] - a[1]).map(([kind, count]) => `${kind} ×${count}`)
+    },
+    [Symbol.dispose]() {
+      for (const client of clients) client.destroy()
+      server.close()
+      rmSync(folder, { recursive: true, force: true })
+    },
   }
 }

@@ -1,18 +1,47 @@
-/** `npm run bench [-- up|route|memory] [-- --rounds N]`: every figure is a ratio to a peer or a floor measured in the same run. */
+/**
+ * `npm run bench [-- up|route|memory …] [--rounds N]`: every figure is a ratio to a peer, or a count, taken in the same run.
+ * A missed target is printed; only a benchmark that could not run makes the command fail.
+ */
 import { benchMemory } from './memory.ts'
 import { benchRoute } from './route.ts'
+import { closing, disposeAll } from './support.ts'
 import { benchUp } from './up.ts'
+
+const BENCHES: { readonly [name: string]: (rounds: number | null) => Promise<void> } = {
+  up: (rounds) => benchUp(rounds ?? 10),
+  route: (rounds) => benchRoute(rounds ?? 6),
+  memory: () => benchMemory(),
+}
+
+function usage(message: string): never {
+  process.stderr.write(`${message}\nusage: npm run bench [-- up|route|memory …] [--rounds N]\n`)
+  process.exit(2)
+}
 
 const args = process.argv.slice(2)
 const at = args.indexOf('--rounds')
 const rounds = at === -1 ? null : Number(args.splice(at, 2)[1])
-const wanted = args.length === 0 ? ['up', 'route', 'memory'] : args
+if (rounds !== null && !(Number.isInteger(rounds) && rounds > 0)) usage('--rounds wants a whole number above 0')
+const wanted = args.length === 0 ? Object.keys(BENCHES) : args
+for (const name of wanted) if (BENCHES[name] === undefined) usage(`unknown benchmark "${name}", expected up, route or memory`)
+
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, () => {
+    process.stderr.write('\ninterrupted: taking the projects of the benchmark down\n')
+    disposeAll()
+    process.exit(code)
+  })
+}
+
 for (const name of wanted) {
-  if (name === 'up') await benchUp(rounds ?? 10)
-  else if (name === 'route') await benchRoute(rounds ?? 6)
-  else if (name === 'memory') await benchMemory()
-  else {
-    process.stderr.write(`unknown benchmark "${name}", expected up, route or memory\n`)
-    process.exitCode = 2
+  try {
+    await BENCHES[name]?.(rounds)
+  } catch (error) {
+    process.exitCode = 1
+    process.stderr.write(`✘ ${name} could not be measured: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
   }
 }
+closing()

@@ -44,16 +44,33 @@ export function benchProject(name: string, files: { readonly [path: string]: str
     join(folder, 'agents.yaml'),
     ...args,
   ]
-  return {
+  const self: BenchProject = {
     name,
     folder,
     write,
     agentctl: (args, environment = {}) => run(process.execPath, command(args), environment),
     [Symbol.dispose]() {
-      spawnSync(process.execPath, command(['down', '-v', '--timeout', '1']), { timeout: 120_000 })
+      if (!open.delete(self)) return
+      down(command)
       rmSync(folder, { recursive: true, force: true })
     },
   }
+  open.add(self)
+  // What a killed run left behind.
+  down(command)
+  return self
+}
+
+const open = new Set<Disposable>()
+
+/** For an interrupted run, which no `using` cleans up after. */
+export function disposeAll(): void {
+  for (const one of open) one[Symbol.dispose]()
+}
+
+function down(command: (args: readonly string[]) => string[]): void {
+  const ended = spawnSync(process.execPath, command(['down', '-v', '--timeout', '1']), { timeout: 120_000, encoding: 'utf8' })
+  if (ended.status !== 0) process.stderr.write(`could not clean up: ${ended.stderr}\n`)
 }
 
 export function run(
@@ -78,7 +95,21 @@ export function run(
   })
 }
 
-/** One line per figure: name, value, target, verdict. */
+let met = 0
+let missed = 0
+
+/** One line per figure: name, value, target, verdict. `ok` null: a figure without a target. */
 export function report(name: string, value: string, target: string, ok: boolean | null): void {
-  process.stdout.write(`${ok === null ? ' ' : ok ? '✔' : '✘'} ${name.padEnd(52)} ${value.padStart(12)}   ${target}\n`)
+  if (ok === true) met += 1
+  if (ok === false) missed += 1
+  process.stdout.write(`${ok === null ? ' ' : ok ? '✔' : '✘'} ${name.padEnd(58)} ${value.padStart(9)}   ${target}\n`)
+}
+
+/** What a figure stands beside: the peer, the rounds. */
+export function remark(text: string): void {
+  process.stdout.write(`    ${text}\n`)
+}
+
+export function closing(): void {
+  process.stdout.write(`${met} targets met, ${missed} missed (docs/benchmarks.md says what is measured and why one is missed)\n`)
 }

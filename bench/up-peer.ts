@@ -9,6 +9,7 @@ import { containerBody, endpointBody, networkBody } from '../engine/runtimes/doc
 interface Work {
   project: string
   gateway: string
+  features: { hasIsolatedGateway: boolean }
   networks: NetworkSpec[]
   joins: Endpoint[]
   agents: ContainerSpec[]
@@ -18,7 +19,7 @@ const work = JSON.parse(readFileSync(process.argv[2] ?? '', 'utf8')) as Work
 const docker = new Docker()
 await Promise.all(
   work.networks.map(async (network) => {
-    await docker.createNetwork(networkBody(network, { hasIsolatedGateway: false }) as unknown as Docker.NetworkCreateOptions)
+    await docker.createNetwork(networkBody(network, work.features) as unknown as Docker.NetworkCreateOptions)
     const join = work.joins.find((it) => it.network === network.name)
     if (join !== undefined)
       await docker

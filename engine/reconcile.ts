@@ -85,9 +85,13 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     .sort((a, b) => replicaOf(b) - replicaOf(a) || (a.name < b.name ? -1 : 1))
   const groups = new Set(desired.containers.map((want) => want.group))
   const removals = new Map<string, number>()
+  const orphans: ObservedContainer[] = []
   for (const container of surplus) {
     const group = container.labels[LABEL.agent] ?? container.labels[LABEL.service] ?? ''
-    if (!groups.has(group) && options.removeOrphans === false) continue
+    if (!groups.has(group) && options.removeOrphans === false) {
+      orphans.push(container)
+      continue
+    }
     const cause = groups.has(group)
       ? `scaled down to ${desired.containers.filter((want) => want.group === group).length}`
       : 'is no longer in the file'
@@ -266,6 +270,8 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   const gateway = observed.containers.find((container) => container.name === trustedName(desired.project, 'gateway'))
   for (const network of observed.networks) {
     if (desired.networks.some((want) => want.name === network.name)) continue
+    // What stays needs its network, and the engine removes none that is in use.
+    if (orphans.some((container) => container.networks[network.name] !== undefined)) continue
     const left =
       gateway?.networks[network.name] === undefined || verdicts.get(gateway.name)?.kind === 'create'
         ? undefined
