@@ -177,6 +177,8 @@ export interface ContainerRuntime {
     options: { follow: boolean; tail: number | null; timestamps: boolean; since?: string },
     signal: AbortSignal,
   ): AsyncIterable<{ stream: 'stdout' | 'stderr'; data: Buffer }>
+  /** The same, whole and at the command's own pace, of a container that is started afterwards. Resolves when it listens. */
+  attach(container: string, signal: AbortSignal): Promise<AsyncIterable<{ stream: 'stdout' | 'stderr'; data: Buffer }>>
   exec(
     container: string,
     command: readonly string[],

@@ -82,10 +82,15 @@ export const HELP: { readonly [verb: string]: HelpText } = {
     ],
   },
   run: {
-    summary: 'Run a pipeline and print its result',
+    summary: 'Run a pipeline and print its result, or a command in a new container of an agent',
     detail:
-      'Interrupting the command does not stop the run: follow it with `agentctl runs wait`. An input is read as JSON where its type is not string.',
-    examples: ['agentctl run audit', 'agentctl run audit --input path=src --input depth=3', 'agentctl run audit --detach'],
+      'Interrupting the command does not stop the run: follow it with `agentctl runs wait`. An input is read as JSON where its type is not string. With --agent the command has the sandbox, networks and secrets of that agent, but takes no tasks; its streams and exit code are passed on, and the container goes when it ends or is interrupted.',
+    examples: [
+      'agentctl run audit',
+      'agentctl run audit --input path=src --input depth=3',
+      'agentctl run audit --detach',
+      'agentctl run --agent coder -- sh -c "id; ls -la /run/secrets"',
+    ],
   },
   runs: {
     summary: 'List runs, show, follow or cancel one: ls, show, wait, cancel, logs',

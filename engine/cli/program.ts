@@ -138,7 +138,7 @@ const VERBS: readonly VerbSpec[] = [
         .argument('[command...]', 'with --agent: the command, after --')
         .addOption(new Option('--input <name=value>', 'an input of the pipeline').argParser(collect))
         .option('--detach', 'return once it is queued')
-        .option('--agent <agent>', 'not built yet: a container of this agent for one command'),
+        .option('--agent <agent>', 'run a command in a new container of this agent, which goes when it ends'),
   },
   {
     name: 'runs',

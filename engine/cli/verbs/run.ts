@@ -6,8 +6,8 @@ import { flag, type Run, value, values } from '../verb.ts'
 import { renderRun } from '../views/work.ts'
 
 export const run: Run = async (session, call) => {
-  if (value(call, 'agent') !== null)
-    throw usage('`agentctl run --agent` is not built yet', 'Use `agentctl exec AGENT CMD` in a running replica.')
+  const agent = value(call, 'agent')
+  if (agent !== null) return await (await import('./run-one-off.ts')).runOneOffVerb(session, call, agent)
   const [pipeline, ...rest] = call.args
   if (pipeline === undefined) throw usage('run expects the name of a pipeline', 'agentctl run PIPELINE --input NAME=VALUE')
   if (rest.length > 0) throw usage(`run takes one pipeline, got ${call.args.length} arguments`, 'Inputs are given as --input NAME=VALUE.')

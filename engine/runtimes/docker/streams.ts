@@ -7,7 +7,7 @@ import { EVENT_FILTER, engineEvent, jsonLines } from './events.ts'
 import { interrupted, toAgentctlError } from './failure.ts'
 import { type Frame, FrameReader } from './frames.ts'
 
-type StreamCalls = Pick<ContainerRuntime, 'events' | 'logs'>
+type StreamCalls = Pick<ContainerRuntime, 'events' | 'logs' | 'attach'>
 
 export function streamCalls(connection: Connection): StreamCalls {
   return {
@@ -39,12 +39,26 @@ export function streamCalls(connection: Connection): StreamCalls {
         ...(options.since === undefined ? {} : { since: options.since }),
       }
       const stream = await connection.stream({ doing, method: 'GET', path: `/containers/${container}/logs`, query, signal })
-      const reader = new FrameReader()
-      try {
-        for await (const chunk of stream) yield* reader.read(chunk)
-      } catch (error) {
-        throw signal.aborted ? interrupted(doing, signal.reason) : toAgentctlError(error, doing, connection.endpoint)
-      }
+      yield* frames(stream, doing, signal)
     },
+    // Not the logs: the engine's follower loses lines where the log file is rotated.
+    async attach(container, signal) {
+      const doing = `attach to ${container}`
+      const query = { stream: true, stdout: true, stderr: true }
+      return frames(
+        await connection.stream({ doing, method: 'POST', path: `/containers/${container}/attach`, query, signal }),
+        doing,
+        signal,
+      )
+    },
+  }
+
+  async function* frames(stream: AsyncIterable<Buffer>, doing: string, signal: AbortSignal): AsyncGenerator<Frame> {
+    const reader = new FrameReader()
+    try {
+      for await (const chunk of stream) yield* reader.read(chunk)
+    } catch (error) {
+      throw signal.aborted ? interrupted(doing, signal.reason) : toAgentctlError(error, doing, connection.endpoint)
+    }
   }
 }
