@@ -11,6 +11,8 @@ import { Backoff } from './backoff.ts'
 const LOOK_MS = 10_000
 /** Deaths come in groups (a `docker kill` of several): one repair for all. */
 const GATHER_MS = 50
+/** The engine tells of a death before its own list shows it (20.10: by as long as the network takes to go, seconds on a busy machine). */
+const AGAIN_MS = [400, 1_000, 2_000, 3_500] as const
 /** While a verb holds the lock. */
 const BUSY_MS = 500
 const ALIVE_MS = 5_000
@@ -42,6 +44,7 @@ export async function runController(options: ControllerOptions): Promise<void> {
           if (['die', 'destroy', 'unhealthy', 'disconnect'].includes(event.action)) {
             log({ event: event.action, container: event.name, ...(event.exit_code === null ? {} : { exit_code: event.exit_code }) })
             nudge()
+            for (const ms of AGAIN_MS) setTimeout(nudge, ms).unref()
           }
         }
       } catch (error) {
