@@ -62,17 +62,18 @@ const DONE: Outcome = { ok: true, failures: [], skipped: [], interrupted: false 
 
 export async function prepareUp(ctx: VerbContext, project: Project, options: UpOptions): Promise<Prepared> {
   const { runtime, signal } = ctx
-  const [info, observed, images] = await Promise.all([
+  const [info, observed, previous, images] = await Promise.all([
     runtime.info(signal),
     observe(runtime, project.name, signal),
+    fetchRecord(runtime, project.name, signal),
     options.images.references(),
   ])
   const host = preflight(project, { environment: ctx.environment, places: options.places ?? new Map(), local: isLocal(info) })
   if (host.diagnostics.length > 0) throw new DiagnosticsError(host.diagnostics)
-  const taken = observed.networks.length < networkNames(project).length ? await takenSubnets(runtime, project.name, info, signal) : []
+  const missing = networkNames(project).some((short) => !observed.networks.some((it) => it.name === networkName(project.name, short)))
+  const taken = missing ? await takenSubnets(runtime, project, info, signal) : []
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
     nextRecord(ctx, project, options, info, images, previous, seen, used)
-  const previous = holderOf(project.name, observed) === null ? null : await fetchRecord(runtime, project.name, signal)
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
   await requireImages(ctx, draft.plan, images)
   if (isLocal(info)) await requirePorts(draft.plan, draft.desired, observed)
@@ -80,14 +81,13 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
     plan: draft.plan,
     apply: async () => {
       if (draft.plan.steps.length === 0) return DONE
-      await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }))
+      if (needsOurs(draft.plan, images, observed)) await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }))
       const opened = await bootstrap(ctx, project.name, draft.plan, observed, draft.desired)
       if (!opened.ok) return opened
       return await locked(ctx, project.name, options.lock_timeout_ms ?? LOCK_TIMEOUT_MS, async (lock) => {
         for (let attempt = 1; ; attempt++) {
-          const seen = await observe(runtime, project.name, signal)
-          const current = await fetchRecord(runtime, project.name, signal)
-          const record = compose(current, seen, attempt === 1 ? taken : await takenSubnets(runtime, project.name, info, signal))
+          const [seen, current] = await Promise.all([observe(runtime, project.name, signal), fetchRecord(runtime, project.name, signal)])
+          const record = compose(current, seen, attempt === 1 ? taken : await takenSubnets(runtime, project, info, signal))
           const outcome = await run(
             ctx,
             await plan(ctx, project.name, seen, current, record, host.values, options, draft.store),
@@ -115,10 +115,21 @@ function engineSocket(info: EngineInfo): string {
   return isLocal(info) && !path.includes('/.docker/') ? path : '/var/run/docker.sock'
 }
 
-async function takenSubnets(runtime: ContainerRuntime, project: string, info: EngineInfo, signal: AbortSignal): Promise<readonly string[]> {
+/** Those of networks that the project is about to lose count too: they go after the new ones have come. */
+async function takenSubnets(
+  runtime: ContainerRuntime,
+  project: Project,
+  info: EngineInfo,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
   const networks = await runtime.networks(null, signal)
+  const kept = new Set(networkNames(project).map((name) => networkName(project.name, name)))
   const routes = isLocal(info) ? await readFile('/proc/net/route', 'utf8').catch(() => '') : ''
-  const own = new Set(networks.filter((network) => network.labels[LABEL.project] === project).flatMap((network) => network.subnets))
+  const own = new Set(
+    networks
+      .filter((network) => network.labels[LABEL.project] === project.name && kept.has(network.name))
+      .flatMap((network) => network.subnets),
+  )
   return [...networks.flatMap((network) => network.subnets), ...hostRoutes(routes)].filter((subnet) => !own.has(subnet))
 }
 
@@ -161,6 +172,13 @@ function nextRecord(
     engine_socket: engineSocket(info),
     subnets,
   }
+}
+
+/** An image that a running container was made from is there; the others are looked for. */
+function needsOurs(plan: Plan, ours: ProjectRecord['images'], observed: Observed): boolean {
+  const present = new Set(observed.containers.flatMap((container) => (container.status === 'running' ? [container.image] : [])))
+  const wanted = plan.steps.flatMap((step) => (step.operation.op === 'create-container' ? [step.operation.container.image] : []))
+  return wanted.some((image) => (image === ours.engine || image === ours.agent) && !present.has(image))
 }
 
 /** Missing images of users are found before anything is made. */
@@ -352,7 +370,9 @@ async function plan(
   const revision = changed ? (previous?.revision ?? 0) + 1 : previous.revision
   const want = desired({ ...next, revision }, SECCOMP)
   // `before`: as it was before the holder was made again, whose volume may be empty now.
-  const store = (holderOf(name, observed)?.status === 'running' ? await readStore(ctx.runtime, name, ctx.signal) : null) ?? before
+  // Only to tell which values are new; who writes secrets reads the store again.
+  const isCompared = Object.keys(values).length > 0 && holderOf(name, observed)?.status === 'running'
+  const store = (isCompared ? await readStore(ctx.runtime, name, ctx.signal) : null) ?? before
   const renewed = Object.keys(values).filter((secret) => store !== null && store.values[secret] !== values[secret])
   const changedSecrets = want.containers
     .filter((container) => container.secrets.some((use) => renewed.includes(use.source)))
