@@ -49,7 +49,7 @@ export const CODES = {
   AG4008: { title: 'A container did not become ready or healthy', fix: 'See `agentctl logs` of the container that the message names.' },
   AG4009: { title: 'A container exited during start', fix: 'See its last lines in the message, or `agentctl logs`.' },
   AG4010: { title: 'The project was made by a newer version', fix: 'Use that version of agentctl or a newer one.' },
-  AG4011: { title: 'Another command is changing the project', fix: 'Wait for it, or raise --timeout.' },
+  AG4011: { title: 'Another command is changing the project', fix: 'Wait for it to end and try again.' },
   AG4012: { title: 'No such project, container or volume', fix: 'See `agentctl ps`; bring it up with `agentctl up`.' },
   AG4013: { title: 'The image could not be built', fix: 'See the build output in the message.' },
   AG4014: { title: 'Something of that name exists and is not ours', fix: 'Remove or rename it, or choose another project name with -p.' },
