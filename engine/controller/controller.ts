@@ -1,11 +1,11 @@
 /** Keeps the recorded state true: follows the engine's events, looks at everything now and then, repairs, stands back under a verb's lock. */
 import { readFile, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { PATHS } from '../names.ts'
+import { LABEL, PATHS } from '../names.ts'
 import type { ContainerRuntime } from '../ports.ts'
 import type { ProgressEvent } from '../progress.ts'
 import { repair } from '../verbs.ts'
-import { Backoff } from './backoff.ts'
+import { Backoff, MAX_MS, MAX_OWN_MS } from './backoff.ts'
 
 /** Slow look at everything, for what no event told (a lost stream). */
 const LOOK_MS = 10_000
@@ -30,7 +30,7 @@ export async function runController(options: ControllerOptions): Promise<void> {
   const { runtime, project, signal, log } = options
   const backoff = new Backoff()
   let wake: () => void = () => undefined
-  let due = true
+  let due = false
   const nudge = (): void => {
     due = true
     wake()
@@ -40,7 +40,8 @@ export async function runController(options: ControllerOptions): Promise<void> {
     while (!signal.aborted) {
       try {
         for await (const event of runtime.events(project, Date.now() / 1000 - 1, signal)) {
-          if (event.action === 'die') backoff.died(event.name, Date.now())
+          if (event.action === 'start') backoff.started(event.name, event.time_ms)
+          if (event.action === 'die') backoff.died(event.name, event.time_ms, isOwn(event.labels) ? MAX_OWN_MS : MAX_MS)
           if (['die', 'destroy', 'unhealthy', 'disconnect'].includes(event.action)) {
             log({ event: event.action, container: event.name, ...(event.exit_code === null ? {} : { exit_code: event.exit_code }) })
             nudge()
@@ -76,31 +77,33 @@ export async function runController(options: ControllerOptions): Promise<void> {
 
   void follow()
   void alive()
-  while (!signal.aborted) {
-    if (due) {
-      due = false
-      await sleep(GATHER_MS, undefined, { signal }).catch(() => undefined)
-      try {
-        const text = await readFile(options.recordPath ?? PATHS.record, 'utf8')
-        const outcome = await repair({ runtime, signal, emit, environment: {} }, text, (container) => backoff.isHeld(container, Date.now()))
-        if (outcome === null || !outcome.ok) {
-          await sleep(BUSY_MS, undefined, { signal }).catch(() => undefined)
-          due = true
-          continue
-        }
-      } catch (error) {
-        // No record yet: the first `up` is still at work.
-        if ((error as { code?: string }).code !== 'ENOENT') log({ event: 'repair failed', message: message(error) })
-        await sleep(BUSY_MS, undefined, { signal }).catch(() => undefined)
-        due = true
-        continue
-      }
+  /** False: soon again. */
+  const look = async (): Promise<boolean> => {
+    try {
+      const text = await readFile(options.recordPath ?? PATHS.record, 'utf8')
+      const outcome = await repair({ runtime, signal, emit, environment: {} }, text, (container) => backoff.isHeld(container, Date.now()))
+      return outcome !== null && outcome.ok
+    } catch (error) {
+      // No record yet: the first `up` is still at work.
+      if ((error as { code?: string }).code !== 'ENOENT') log({ event: 'repair failed', message: message(error) })
+      return false
     }
+  }
+  const pause = async (ms: number): Promise<void> => void (await sleep(ms, undefined, { signal }).catch(() => undefined))
+  while (!signal.aborted) {
+    await pause(GATHER_MS)
+    due = false
+    if (!(await look())) {
+      await pause(BUSY_MS)
+      continue
+    }
+    // What died while we were repairing has been told already, and will not be told again.
+    if (due) continue
+    const woken = new Promise<void>((resolve) => (wake = resolve))
     const held = backoff.next(Date.now())
-    const pause = Math.max(10, Math.min(LOOK_MS, held === null ? LOOK_MS : held - Date.now() + 10))
-    await Promise.race([sleep(pause, undefined, { signal }).catch(() => undefined), new Promise<void>((resolve) => (wake = resolve))])
-    due = true
+    await Promise.race([pause(held === null ? LOOK_MS : Math.min(LOOK_MS, held - Date.now() + 10)), woken])
   }
 }
 
+const isOwn = (labels: { readonly [name: string]: string }): boolean => !['agent', 'service'].includes(labels[LABEL.kind] ?? '')
 const message = (error: unknown): string => (error instanceof Error ? error.message : String(error))

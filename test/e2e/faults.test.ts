@@ -101,6 +101,26 @@ for (const [kind, strike] of Object.entries(KINDS)) {
   }, 120_000)
 }
 
+test('the gateway, killed again and again as soon as it is back: each time it is started at once, not by the slow look, and work goes on', async () => {
+  const gateway = `${s.name}-agentctl-gateway-1`
+  const run = await submit(500)
+  await underWay(run)
+  for (let round = 1; round <= 4; round++) {
+    // As `docker kill`: the engine does not restart it. The controller may still be busy with the repair of the round before.
+    await s.runtime.stop(gateway, 0)
+    const died = Date.now()
+    await eventually(async () => (await s.runtime.containers(s.name)).some((it) => it.name === gateway && it.status === 'running'))
+    // The slow look comes every 10 s; the longest pause of a part of ours is 2 s.
+    expect(Date.now() - died, `round ${round}`).toBeLessThan(9_000)
+  }
+  const back = Date.now()
+  await eventually(async () => (await s.control.replicas()).some((it) => it.agent === 'worker' && it.connected), 15_000)
+  expect(Date.now() - back).toBeLessThan(8_000)
+  await expectRight(run)
+  expect([...(await executions(run)).values()]).toEqual(Array.from({ length: TASKS }, () => 1))
+  await eventually(whole)
+}, 120_000)
+
 for (const [kind, strike] of [
   ['killed by the engine', async (container: string) => await s.runtime.stop(container, 0)],
   ...Object.entries(KINDS).filter(([name]) => name !== 'crash'),
