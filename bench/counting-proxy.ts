@@ -2,7 +2,7 @@
  * A unix socket in front of the engine's that counts its API calls: every HTTP request, also the event stream and both requests of an exec.
  * What flows inside an exec stream afterwards (the lock's lines, requests to the gateway) is no call of the engine.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,7 +23,9 @@ export async function countingProxy(
 ): Promise<Counter> {
   const seen: { method: string; path: string }[] = []
   const folder = mkdtempSync(join(tmpdir(), 'agentctl-count-'))
-  const socket = join(folder, 'engine.sock')
+  // Named like a desktop's: such a socket is not recorded as the controller's, whose calls must not pass here.
+  const socket = join(folder, '.docker', 'engine.sock')
+  mkdirSync(join(folder, '.docker'))
   const clients = new Set<Socket>()
   const server = createServer({ allowHalfOpen: true }, (client) => {
     const upstream = connect({ path: engine, allowHalfOpen: true })

@@ -1,7 +1,7 @@
 import { AgentctlError, EXIT } from '../../errors.ts'
 import { LABEL } from '../../names.ts'
 import { ps } from '../../ps.ts'
-import { prepareStop, restoreController } from '../../verbs.ts'
+import { prepareStop } from '../../verbs.ts'
 import { type Applied, apply, showPlan } from '../apply.ts'
 import { parseSeconds } from '../arguments.ts'
 import { streamLogs } from '../log-stream.ts'
@@ -41,7 +41,6 @@ async function applyWithin(session: Session, call: Call, seconds: number | null)
     })
   try {
     const applied = await apply(session, await prepare(session, call, signal))
-    if (applied.code === EXIT.done) await restoreController(await session.verbs(signal), applied.view.project)
     if (applied.code === EXIT.interrupted && late?.aborted === true && !session.signal.aborted) throw tooLate()
     return applied
   } catch (error) {

@@ -52,8 +52,10 @@ export async function openExec(
   const stdout = new PassThrough()
   const stderr = new PassThrough()
   const ended = options.tty ? pipeRaw(socket, stdout, stderr) : demultiplex(socket, stdout, stderr)
+  let isClosed = false
   const exit = ended.then(
-    () => exitCode(connection, id, doing, signal),
+    // Who has closed the stream does not ask how the command ended.
+    () => (isClosed ? -1 : exitCode(connection, id, doing, signal)),
     (error: unknown) => {
       throw signal?.aborted ? interrupted(doing, signal.reason) : toAgentctlError(error, doing, connection.endpoint)
     },
@@ -74,6 +76,7 @@ export async function openExec(
     },
     exit,
     close: () => {
+      isClosed = true
       stdout.resume()
       stderr.resume()
       socket.end()
