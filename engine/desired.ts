@@ -96,7 +96,8 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
       timeout_ms: PART_TIMEOUT_MS,
       after: [],
       secrets: [],
-      stopped: false,
+      // The lock lies in the holder: without it nothing could be started again.
+      stopped: spec.kind !== 'secrets' && record.stopped.includes(spec.name),
     }),
   )
   const agents = sorted(project.agents).flatMap((agent) =>

@@ -143,6 +143,9 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   let record: number | undefined
   let secrets: number | undefined
 
+  // A port of the host may be one that a container which goes still holds.
+  const freed = (want: DesiredContainer): readonly number[] => (want.spec.ports.length === 0 ? [] : [...removals.values()])
+
   const bring = (want: DesiredContainer): void => {
     const { spec } = want
     const verdict = verdicts.get(spec.name) ?? { kind: 'keep' }
@@ -194,6 +197,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
           ...joins,
           ...own(want, create),
           ...waits,
+          ...freed(want),
         ])
         started.set(spec.name, start)
         break
@@ -205,7 +209,13 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         const joins = have?.status === 'created' || spec.kind === 'gateway' ? joinNetworks(build, want, have, [...base, stop], made) : []
         started.set(
           spec.name,
-          build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [...base, stop, ...joins, ...waits]),
+          build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [
+            ...base,
+            stop,
+            ...joins,
+            ...waits,
+            ...freed(want),
+          ]),
         )
         break
       }

@@ -75,6 +75,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
     nextRecord(ctx, project, options, info, images, previous, seen, used)
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
+  if (options.removeOrphans === false) tellOrphans(ctx, project, observed)
   await requireImages(ctx, draft.plan, images)
   if (isLocal(info)) await requirePorts(draft.plan, draft.desired, observed)
   return {
@@ -105,6 +106,20 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
       })
     },
   }
+}
+
+/** As Compose: they stay, and who left them is told. */
+function tellOrphans(ctx: VerbContext, { agents, services }: Project, observed: Observed): void {
+  const orphans = observed.containers.filter((container) => {
+    const group = groupOf(container)
+    return group !== null && container.labels[LABEL.replica] !== '0' && agents[group] === undefined && services[group] === undefined
+  })
+  if (orphans.length === 0) return
+  const names = orphans.map((container) => container.name).sort()
+  ctx.emit({
+    kind: 'note',
+    message: `left running though no longer in the file: ${names.join(', ')}; \`up --remove-orphans\` removes them`,
+  })
 }
 
 const isLocal = (info: EngineInfo): boolean => info.endpoint.startsWith('unix:') || info.endpoint.startsWith('/')
@@ -257,6 +272,15 @@ export async function prepareScale(ctx: VerbContext, name: string, scale: { read
 
 export async function prepareStop(ctx: VerbContext, name: string, targets: readonly string[]): Promise<Prepared> {
   const names = await containerNames(ctx, name, targets)
+  if (names.includes(trustedName(name, 'secrets')))
+    throw new AgentctlError(
+      'AG7001',
+      `${trustedName(name, 'secrets')} holds the secrets and the lock of the project: it is not stopped alone`,
+      {
+        hint: 'Take the whole project down with `agentctl down`.',
+        exit: 2,
+      },
+    )
   return await prepareChange(ctx, name, (record) => ({ ...record, stopped: [...new Set([...record.stopped, ...names])].sort() }))
 }
 
