@@ -141,7 +141,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   const deferred: DesiredContainer[] = []
   let holderStart: number | undefined
   let record: number | undefined
-  let secrets: number | undefined
+  const secrets = new Map<string, number>()
 
   // A port of the host may be one that a container which goes still holds.
   const freed = (want: DesiredContainer): readonly number[] => (want.spec.ports.length === 0 ? [] : [...removals.values()])
@@ -156,7 +156,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         .filter((other) => other.group === group)
         .map((other) => (until === 'running' ? started.get(other.spec.name) : up.get(other.spec.name))),
     )
-    const base = spec.name === holderName ? [] : [record, secrets, holderStart]
+    const base = spec.name === holderName ? [] : [record, secrets.get(spec.name), holderStart]
     switch (verdict.kind) {
       case 'keep': {
         if (spec.kind === 'gateway') joinNetworks(build, want, have, [...base], made)
@@ -261,14 +261,19 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? '') || options.changedSecrets?.includes(want.spec.name) === true,
     )
     .filter((want) => want.spec.binds.some((bind) => bind.source.includes(volumeName(desired.project, SECRETS_VOLUME))))
-    .map((want) => want.spec.name)
-  if (filled.length > 0)
-    secrets = build.add(
-      { op: 'write-secrets', containers: filled },
+  // Apart, so that a value that is missing after a reboot holds up only those who need it.
+  const needsValues = (want: DesiredContainer): boolean => want.secrets.length > 0
+  for (const values of [false, true]) {
+    const names = filled.filter((want) => needsValues(want) === values).map((want) => want.spec.name)
+    if (names.length === 0) continue
+    const step = build.add(
+      { op: 'write-secrets', containers: names },
       `volume:${volumeName(desired.project, SECRETS_VOLUME)}`,
-      'files of the containers that start',
+      values ? "the file's secrets for the containers that start" : 'files of the containers that start',
       [holderStart],
     )
+    for (const name of names) secrets.set(name, step)
+  }
 
   for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) bring(want)
   finish()

@@ -77,23 +77,26 @@ export async function runController(options: ControllerOptions): Promise<void> {
 
   void follow()
   void alive()
-  /** False: soon again. */
-  const look = async (): Promise<boolean> => {
+  const look = async (): Promise<'done' | 'busy' | 'failed'> => {
     try {
       const text = await readFile(options.recordPath ?? PATHS.record, 'utf8')
       const outcome = await repair({ runtime, signal, emit, environment: {} }, text, (container) => backoff.isHeld(container, Date.now()))
-      return outcome !== null && outcome.ok
+      return outcome === null ? 'busy' : outcome.ok ? 'done' : 'failed'
     } catch (error) {
       // No record yet: the first `up` is still at work.
-      if ((error as { code?: string }).code !== 'ENOENT') log({ event: 'repair failed', message: message(error) })
-      return false
+      if ((error as { code?: string }).code === 'ENOENT') return 'busy'
+      log({ event: 'repair failed', message: message(error) })
+      return 'failed'
     }
   }
+  let failures = 0
   const pause = async (ms: number): Promise<void> => void (await sleep(ms, undefined, { signal }).catch(() => undefined))
   while (!signal.aborted) {
     await pause(GATHER_MS)
     due = false
-    if (!(await look())) {
+    const found = await look()
+    failures = found === 'failed' ? failures + 1 : 0
+    if (found === 'busy') {
       await pause(BUSY_MS)
       continue
     }
@@ -101,7 +104,8 @@ export async function runController(options: ControllerOptions): Promise<void> {
     if (due) continue
     const woken = new Promise<void>((resolve) => (wake = resolve))
     const held = backoff.next(Date.now())
-    await Promise.race([pause(held === null ? LOOK_MS : Math.min(LOOK_MS, held - Date.now() + 10)), woken])
+    const retry = failures === 0 ? LOOK_MS : BUSY_MS * 2 ** (failures - 1)
+    await Promise.race([pause(Math.min(LOOK_MS, retry, held === null ? LOOK_MS : held - Date.now() + 10)), woken])
   }
 }
 

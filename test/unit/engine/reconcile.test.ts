@@ -37,10 +37,10 @@ test('the first up makes networks, volumes, the holder, the record and secrets b
     [1, 4, 9, 10, 11] -> #15 create-container container:p-agentctl-gateway-1 (engine:1): does not exist
     [3, 15] -> #16 connect-network container:p-agentctl-gateway-1 (p_agent-coder 10.192.2.2): joins p_agent-coder
     [15, 16] -> #17 start-container container:p-agentctl-gateway-1: does not exist
-    [1, 4, 9, 10, 11] -> #18 create-container container:p-agentctl-egress-1 (engine:1): does not exist
+    [1, 4, 9, 10] -> #18 create-container container:p-agentctl-egress-1 (engine:1): does not exist
     [2, 18] -> #19 connect-network container:p-agentctl-egress-1 (p_outside): joins p_outside
     [18, 19] -> #20 start-container container:p-agentctl-egress-1: does not exist
-    [4, 5, 9, 10, 11] -> #21 create-container container:p-agentctl-controller-1 (engine:1): does not exist
+    [4, 5, 9, 10] -> #21 create-container container:p-agentctl-controller-1 (engine:1): does not exist
     [21] -> #22 start-container container:p-agentctl-controller-1: does not exist
     [14] -> #23 wait container:p-agentctl-broker-1 (healthy within 60s): until healthy
     [17] -> #24 wait container:p-agentctl-gateway-1 (healthy within 60s): until healthy
