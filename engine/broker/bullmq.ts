@@ -27,6 +27,8 @@ export interface BullmqOptions {
 type Job = Parameters<RedisQueueBackend['addJob']>[0]
 type EndedJob = Parameters<RedisQueueBackend['moveToCompletedArgs']>[0]
 const OPTS = { attempts: 1 }
+/** Lock of a task that is being put back. No replica has such a name. */
+const NOBODY = '-'
 
 class Queue extends RedisQueueBackend {
   end(id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<unknown[] | undefined> {
@@ -110,6 +112,11 @@ export function connectBroker(options: BullmqOptions): Broker {
       throw error
     }
   }
+  const relock = async (name: string, id: string, token: string): Promise<boolean> => {
+    const key = `${jobKey({ queue: name, id })}:lock`
+    const [, now] = await run(client.multi().set(key, token, 'PX', LOCK_MS, 'NX').get(key))
+    return now === token
+  }
 
   return {
     get connected() {
@@ -130,9 +137,9 @@ export function connectBroker(options: BullmqOptions): Broker {
     fail: (name, id, token, failure, next) => end(name, id, token, 'failed', failure, next),
     async requeue(name, id, token) {
       try {
-        // '0' skips the check of the lock but leaves the lock.
-        if (token === null) await client.del(`${jobKey({ queue: name, id })}:lock`)
-        await queue(name).moveJobFromActiveToWait(id, token ?? '0')
+        // Taken first, so that it cannot be taken from someone who fetched it in between.
+        if (token === null && !(await relock(name, id, NOBODY))) return false
+        await queue(name).moveJobFromActiveToWait(id, token ?? NOBODY)
         return true
       } catch (error) {
         if (isLost(error)) return false
@@ -151,11 +158,7 @@ export function connectBroker(options: BullmqOptions): Broker {
         LOCK_MS,
       )
     },
-    async relock(name, id, token) {
-      const key = `${jobKey({ queue: name, id })}:lock`
-      const [, now] = await run(client.multi().set(key, token, 'PX', LOCK_MS, 'NX').get(key))
-      return now === token
-    },
+    relock,
     async read(tasks) {
       const states: (TaskState | null)[] = []
       for (let at = 0; at < tasks.length; at += CHUNK) {

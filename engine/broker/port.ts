@@ -50,7 +50,7 @@ export interface Broker {
   /** End an execution, and with `next` take the queue's next task under the same token in the same script. */
   complete(queue: string, id: string, token: string, result: string, next: boolean): Promise<Ended>
   fail(queue: string, id: string, token: string, failure: string, next: boolean): Promise<Ended>
-  /** Back to the head of its queue. `token` null: whatever holds it. False: it was not active under that token. */
+  /** Back to the head of its queue. `token` null: if nobody holds it. False: another holds it, or nobody. */
   requeue(queue: string, id: string, token: string | null): Promise<boolean>
   /** Marks, before `requeue`, that this execution failed and is to be tried again. The number of such marks. */
   countFailure(task: TaskRef, epoch: number): Promise<number>

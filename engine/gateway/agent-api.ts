@@ -194,7 +194,7 @@ class AgentApi {
 
   async #settle({ response, session, signal }: Call, settlement: Settlement): Promise<void> {
     await this.#whenReady(signal)
-    const settling = this.#options.dispatcher.settle(session, settlement.lease, settlement, false)
+    const settling = this.#options.dispatcher.settle(session, settlement)
     const reply = await inTime(settling, READY_MS)
     settling.catch(() => {})
     if (reply === null) throw unavailable()

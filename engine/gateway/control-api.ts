@@ -7,7 +7,8 @@ import type { Config } from './config.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { RunEvents } from './events.ts'
 import { type Fields, HttpError, readBody, readJson, sendError, sendJson, waitMs } from './http.ts'
-import { refuse, type Runs } from './runs.ts'
+import type { Runs } from './runs.ts'
+import { refuse } from './submission.ts'
 import type { TraceForwarder } from './traces.ts'
 import type { Views } from './views.ts'
 
@@ -146,7 +147,8 @@ class ControlApi {
   async #events({ response, url, signal }: Call, id: string): Promise<void> {
     await this.#whenReady()
     const { broker, events, runs } = this.#options
-    if ((await broker.readRunFields([id], ['created']))[0]?.[0] === null) throw refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)
+    if ((await broker.readRunFields([id], ['created']))[0]?.[0] === null)
+      throw refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)
     response.writeHead(200, { 'content-type': 'application/jsonl' })
     response.flushHeaders()
     const stop = await events.watch(id, (lines) => {
@@ -206,5 +208,5 @@ function submitRequest(body: Fields): SubmitRequest {
   if (pipeline !== undefined && inputs !== undefined && (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs)))
     throw bad('"inputs" must be an object')
   if (agent !== undefined && !Array.isArray(tasks)) throw bad('"tasks" must be a list')
-  return body as unknown as SubmitRequest
+  return (agent !== undefined && type === undefined ? { ...body, type: 'task' } : body) as unknown as SubmitRequest
 }

@@ -36,7 +36,13 @@ export function sendError(response: ServerResponse, error: unknown, away: string
   }
   log(error instanceof Error ? (error.stack ?? error.message) : String(error))
   if (error instanceof Error && error.name === 'ReplyError') {
-    sendJson(response, 503, JSON.stringify({ error: { code: away, message: `the broker refused: ${error.message.slice(0, 200)}`, hint: 'See the log of the broker.' } }))
+    sendJson(
+      response,
+      503,
+      JSON.stringify({
+        error: { code: away, message: `the broker refused: ${error.message.slice(0, 200)}`, hint: 'See the log of the broker.' },
+      }),
+    )
     return
   }
   sendJson(

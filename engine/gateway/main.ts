@@ -59,7 +59,7 @@ async function serve(): Promise<void> {
   let telemetry: Promise<Telemetry> | null = null
   const gateway = await startGateway({
     // `telemetry:` may come with a later `up`.
-    configured: project => {
+    configured: (project) => {
       if (project.telemetry !== null) telemetry ??= startTelemetry({ service: 'agentctl-gateway', project: project.name, url: traces })
     },
     connect: (project, password) => connectBroker({ project, host, port: Number(port), password }),
@@ -75,7 +75,7 @@ async function serve(): Promise<void> {
   log(`listening on port ${gateway.port}`)
   await stopped.promise
   await gateway.close()
-  await (telemetry as Promise<Telemetry> | null)?.then(it => it.stop(500))
+  await (telemetry as Promise<Telemetry> | null)?.then((it) => it.stop(500))
   process.exit(0)
 }
 

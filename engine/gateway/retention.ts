@@ -27,6 +27,8 @@ export class Retention {
   async load(open: ReadonlySet<string>): Promise<void> {
     const runs = (await this.#broker.listRuns()).filter((run) => !open.has(run)).reverse()
     const counts = await this.#broker.readRunFields(runs, ['count'])
+    this.#ended.length = 0
+    this.#tasks = 0
     runs.forEach((run, index) => {
       const tasks = Number(counts[index]?.[0] ?? 0)
       this.#ended.push({ run, tasks })

@@ -16,7 +16,6 @@ export interface Definition {
   /** null: plain tasks for one agent. */
   readonly name: string | null
   readonly pipeline: Pipeline
-  readonly type: string
   readonly inputs: { readonly [name: string]: Json }
   readonly parent: string | null
   readonly traceparent: string

@@ -2,48 +2,23 @@
  * Runs and their pipelines. The record in the broker holds the definition and one field per job of the pipeline, written once per
  * transition, before the tasks that follow from it; all else is read from the tasks, at any time and at every start.
  */
-import { CODES, type Code } from '../../spec/codes.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { PipelineJob, Project } from '../../spec/model.ts'
-import { type Json, MAX_PAYLOAD_BYTES, type SubmitRequest, type WorkError, type WorkStatus } from '../../spec/protocol.ts'
-import type { Broker, HashField, TaskRef, TaskState } from '../broker/port.ts'
-import {
-  checkInputs,
-  jsonBytes,
-  type JobPhase,
-  MAX_FOREACH,
-  readyJobs,
-  resultsUsed,
-  runResult,
-  runStatus,
-  taskInputs,
-  worst,
-} from '../pipeline.ts'
+import type { Json, SubmitRequest, WorkStatus } from '../../spec/protocol.ts'
+import type { Broker, HashField, TaskRef } from '../broker/port.ts'
+import { type JobPhase, readyJobs, runStatus, worst } from '../pipeline.ts'
 import type { Dispatcher } from './dispatcher.ts'
-import { HttpError } from './http.ts'
+import { resolveJob, unfitResult } from './results.ts'
 import { Retention } from './retention.ts'
 import { type Definition, jobField, type JobRecord, PLAIN_JOB, taskId } from './run-record.ts'
-import type { RunSpan, Tracing } from './tracing.ts'
+import { type Job, jobRecord, makeRun, phasesOf, type Run, statusOf } from './run.ts'
+import { refuse, submission } from './submission.ts'
+import type { Tracing } from './tracing.ts'
 import { newRunId, RUN_ID } from './ulid.ts'
-import { encodeTask, parseFailure, type Task } from './work.ts'
+import { encodeTask, type Task } from './work.ts'
 
-/** Results that one step may take in; its own input must then fit MAX_PAYLOAD_BYTES. */
-const MAX_READ_BYTES = 16_777_216
-interface Job {
-  phase: JobPhase
-  items: number
-  ended: number
-  readonly statuses: Set<WorkStatus>
-  error: WorkError | undefined
-}
-interface Run extends RunSpan {
-  readonly definition: Definition
-  readonly jobs: Map<string, Job>
-  readonly tasks: Set<Task>
-  readonly watchers: Set<() => void>
-  status: WorkStatus
-  ending: boolean
-  advancing: Promise<void>
-}
+/** A broker that refuses a write (out of memory, disk full) is asked again. */
+const REFUSED_PAUSE_MS = 500
 
 export interface RunsOptions {
   readonly broker: Broker
@@ -53,13 +28,11 @@ export interface RunsOptions {
   readonly log: (message: string) => void
 }
 
-export const refuse = (status: number, code: Code, message: string, hint: string = CODES[code].fix): HttpError =>
-  new HttpError(status, code, message, hint)
-
 export class Runs {
   readonly #options: RunsOptions
   readonly #open = new Map<string, Run>()
   readonly #retention: Retention
+  #closing = false
 
   constructor(options: RunsOptions) {
     this.#options = options
@@ -70,105 +43,50 @@ export class Runs {
     return this.#open.get(run)?.status === 'running'
   }
 
-  traceparent(run: string): string | null {
-    return this.#open.get(run)?.traceparent ?? null
-  }
-
-  // ---- submit ----
-
+  /** The same id again is the same run. */
   async submit(request: SubmitRequest): Promise<string> {
     if (request.id !== undefined && !RUN_ID.test(request.id))
-      throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${String(request.id).slice(0, 40)}"`)
+      throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${request.id.slice(0, 40)}"`)
     const id = request.id ?? newRunId()
     if (this.#open.has(id)) return id
-    const inputs = 'pipeline' in request ? null : this.#plainInputs(request)
-    const definition = 'pipeline' in request ? this.#pipelineDefinition(id, request) : this.#plainDefinition(id, request)
+    const { broker, project, tracing } = this.#options
+    const { definition, tasks } = submission(project(), request, tracing.run(id, request.traceparent ?? null))
     const run = makeRun(id, definition, Date.now())
+    const fields: HashField[] = [
+      ['def', JSON.stringify(definition)],
+      ['status', 'running'],
+    ]
+    if (tasks !== null)
+      fields.push(['tasks', JSON.stringify(tasks)], [jobField(PLAIN_JOB), JSON.stringify({ phase: 'running', items: tasks.length })])
     this.#open.set(id, run)
-    const plain: readonly HashField[] =
-      inputs === null
-        ? []
-        : [
-            ['tasks', JSON.stringify(inputs)],
-            [jobField(PLAIN_JOB), JSON.stringify({ phase: 'running', items: inputs.length })],
-          ]
-    try {
-      const made = await this.#options.broker.createRun(id, run.created, [
-        ['def', JSON.stringify(definition)],
-        ['status', 'running'],
-        ...plain,
-      ])
-      if (!made) {
-        this.#open.delete(id)
-        return id
-      }
-    } catch (error) {
+    const isNew = await broker.createRun(id, run.created, fields).catch((error: unknown) => {
       this.#open.delete(id)
       throw error
-    }
-    this.#options.tracing.runStarted(run)
-    const job = run.jobs.get(PLAIN_JOB)
-    const [only] = Object.values(definition.pipeline.jobs)
-    if (inputs !== null && job !== undefined && only !== undefined) {
-      job.phase = 'running'
-      job.items = inputs.length
-      await this.#addTasks(run, only, inputs, null)
-      void this.#options.broker.dropRunFields(id, ['tasks']).catch(() => {})
-    } else await this.#advance(run)
+    })
+    if (!isNew) this.#open.delete(id)
+    else if (tasks === null) await this.#advance(run)
+    else await this.#startPlain(run, tasks)
+    if (isNew) tracing.runStarted(run)
     return id
   }
 
-  #pipelineDefinition(id: string, request: Extract<SubmitRequest, { pipeline: string }>): Definition {
-    const { pipelines } = this.#options.project()
-    const pipeline = Object.hasOwn(pipelines, request.pipeline) ? pipelines[request.pipeline] : undefined
-    if (pipeline === undefined)
-      throw refuse(404, 'AG6003', `there is no pipeline "${request.pipeline}"`, among('pipelines', Object.keys(pipelines)))
-    const checked = checkInputs(pipeline, request.inputs ?? {})
-    if (!checked.ok) throw refuse(400, 'AG6006', checked.message, checked.hint)
-    const parent = request.traceparent ?? null
-    return {
-      name: pipeline.name,
-      pipeline,
-      type: 'task',
-      inputs: checked.inputs,
-      parent,
-      traceparent: this.#options.tracing.run(id, parent),
-    }
+  async #startPlain(run: Run, tasks: readonly Json[]): Promise<void> {
+    const { broker } = this.#options
+    const [definition] = Object.values(run.definition.pipeline.jobs)
+    const job = run.jobs.get(PLAIN_JOB)
+    if (definition === undefined || job === undefined) return
+    job.phase = 'running'
+    job.items = tasks.length
+    await this.#addTasks(run, definition, tasks, null)
+    // All are queued: the inputs need not be kept twice.
+    void broker.dropRunFields(run.id, ['tasks']).catch(() => {})
   }
-
-  #plainInputs({ agent, tasks }: Extract<SubmitRequest, { agent: string }>): readonly Json[] {
-    const { agents } = this.#options.project()
-    if (!Object.hasOwn(agents, agent)) throw refuse(404, 'AG6002', `there is no agent "${agent}"`, among('agents', Object.keys(agents)))
-    if (!Array.isArray(tasks) || tasks.length === 0) throw refuse(400, 'AG6006', 'tasks must be a list of at least one input')
-    if (tasks.length > MAX_FOREACH)
-      throw refuse(413, 'AG6005', `${tasks.length} tasks in one run; the limit is ${MAX_FOREACH}`, 'Submit several runs.')
-    const large = tasks.findIndex((input) => jsonBytes(input) > MAX_PAYLOAD_BYTES)
-    if (large >= 0)
-      throw refuse(413, 'AG6005', `input ${large} has ${jsonBytes(tasks[large])} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`)
-    return tasks as readonly Json[]
-  }
-
-  #plainDefinition(id: string, { agent, type, traceparent }: Extract<SubmitRequest, { agent: string }>): Definition {
-    const parent = traceparent ?? null
-    const kind = type ?? 'task'
-    const job: PipelineJob = { id: PLAIN_JOB, agent, needs: [], type: kind, with: null, foreach: { in: null, as: 'item' } }
-    return {
-      name: null,
-      pipeline: { name: agent, inputs: {}, jobs: { [PLAIN_JOB]: job } },
-      type: kind,
-      inputs: {},
-      parent,
-      traceparent: this.#options.tracing.run(id, parent),
-    }
-  }
-
-  // ---- progress ----
 
   /** A task has ended; its job's and its run's next transition follow. */
   taskEnded(task: Task, status: WorkStatus): void {
     const run = this.#open.get(task.run)
     if (run === undefined) return
-    run.tasks.delete(task)
+    run.tasks.delete(task.id)
     if (status !== 'completed') this.#cancelChildren(run, task)
     if (task.job === null || run.status !== 'running') return
     const job = run.jobs.get(task.job)
@@ -176,43 +94,43 @@ export class Runs {
     job.ended += 1
     job.statuses.add(status)
     // In a pipeline the first failure is the end; plain tasks do not depend on each other.
-    if (job.ended === job.items || (status !== 'completed' && run.definition.name !== null)) void this.#advance(run)
+    if (job.ended === job.items || (status !== 'completed' && run.pipeline !== null)) void this.#advance(run)
   }
 
   /** A child of this run's, made by delegation. */
   childAdded(task: Task): void {
-    this.#open.get(task.run)?.tasks.add(task)
+    this.#open.get(task.run)?.tasks.add(task.id)
   }
 
   #cancelChildren(run: Run, parent: Task): void {
     if (parent.children === 0) return
-    void this.#options
-      .dispatcher()
-      .cancel([...run.tasks].filter((task) => task.parent === parent.id))
-      .catch((error: unknown) => this.#options.log(String(error)))
+    const { dispatcher, log } = this.#options
+    const children = [...run.tasks].filter((id) => dispatcher().task(id)?.parent === parent.id)
+    void dispatcher()
+      .cancel(children)
+      .catch((error: unknown) => log(`children of ${parent.id}: ${String(error)}`))
   }
 
-  /** One step after the other; a step that fails (no broker) is tried again by the next one or by the next start. */
+  /** One step after the other. */
   #advance(run: Run): Promise<void> {
     run.advancing = run.advancing
       .then(() => this.#steps(run))
-      .catch((error: unknown) =>
-        this.#options.log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`),
-      )
+      .catch((error: unknown) => {
+        if (!this.#closing) this.#options.log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+      })
     return run.advancing
   }
 
   async #steps(run: Run): Promise<void> {
     while (run.status === 'running') {
       for (const [id, job] of run.jobs) await this.#settleJob(run, id, job)
-      const { pipeline } = run.definition
-      const phases = new Map([...run.jobs].map(([id, job]) => [id, job.phase]))
-      const status = runStatus(pipeline, phases)
+      const phases = phasesOf(run)
+      const status = runStatus(run.definition.pipeline, phases)
       if (status !== null) {
         await this.#end(run, status)
         return
       }
-      const ready = readyJobs(pipeline, phases)
+      const ready = readyJobs(run.definition.pipeline, phases)
       if (ready.length === 0) return
       for (const job of ready) await this.#start(run, job)
     }
@@ -221,126 +139,81 @@ export class Runs {
   async #settleJob(run: Run, id: string, job: Job): Promise<void> {
     if (job.phase !== 'running') return
     const status = worst(job.statuses)
-    if (job.ended < job.items && (status === 'completed' || run.definition.name === null)) return
+    if (job.ended < job.items && (status === 'completed' || run.pipeline === null)) return
     job.phase = status as JobPhase
     await this.#writeJob(run, id, job)
   }
 
   async #writeJob(run: Run, id: string, job: Job): Promise<void> {
     // The run's end is written with the job's: one round trip for the run of one task.
-    if (runStatus(run.definition.pipeline, new Map([...run.jobs].map(([it, { phase }]) => [it, phase]))) !== null) return
-    await this.#options.broker.writeRun(run.id, [[jobField(id), JSON.stringify(jobRecord(job))]])
+    if (runStatus(run.definition.pipeline, phasesOf(run)) !== null) return
+    await this.#insist(() => this.#options.broker.writeRun(run.id, [[jobField(id), JSON.stringify(jobRecord(job))]]))
   }
 
-  async #start(run: Run, job: PipelineJob): Promise<void> {
-    const state = run.jobs.get(job.id) as Job
-    const resolved = await this.#resolve(run, job)
-    if (run.status !== 'running') return
-    if (!resolved.ok) {
-      state.phase = 'failed'
-      state.error = resolved.error
-      await this.#writeJob(run, job.id, state)
-      return
-    }
-    await this.#options.broker.writeRun(run.id, [[jobField(job.id), JSON.stringify({ phase: 'running', items: resolved.inputs.length })]])
-    state.phase = 'running'
-    state.items = resolved.inputs.length
-    await this.#addTasks(run, job, resolved.inputs, null)
-  }
-
-  async #resolve(run: Run, job: PipelineJob): Promise<ReturnType<typeof taskInputs>> {
-    const results = new Map<string, Json>()
-    for (const need of resultsUsed(job)) {
-      const read = await this.#results(run.id, run.definition.pipeline.jobs[need] as PipelineJob, run.jobs.get(need)?.items ?? 0)
-      if (read === null)
-        return {
-          ok: false,
-          error: {
-            code: 'payload_too_large',
-            message: `job "${job.id}": the results of "${need}" have more than ${MAX_READ_BYTES} bytes; pass large data by a volume`,
-          },
-        }
-      results.set(need, read.value)
-    }
-    return taskInputs(job, { inputs: run.definition.inputs, results })
-  }
-
-  /** A job's result; null: over MAX_READ_BYTES. */
-  async #results(run: string, job: PipelineJob, items: number): Promise<{ readonly value: Json } | null> {
-    const values: Json[] = []
-    let bytes = 0
-    for (let at = 0; at < items; at += 500) {
-      const refs = Array.from({ length: Math.min(500, items - at) }, (_, index) => ({
-        queue: job.agent,
-        id: taskId(run, job.id, at + index),
-      }))
-      for (const state of await this.#options.broker.read(refs)) {
-        bytes += state?.result?.length ?? 0
-        if (bytes > MAX_READ_BYTES) return null
-        values.push(state?.result === null || state === null ? null : (JSON.parse(state.result) as Json))
-      }
-    }
-    return { value: job.foreach === null ? (values[0] ?? null) : values }
+  async #start(run: Run, definition: PipelineJob): Promise<void> {
+    const { broker } = this.#options
+    const job = run.jobs.get(definition.id)
+    const resolved = await resolveJob(broker, run, definition)
+    if (run.status !== 'running' || job === undefined) return
+    if (resolved.ok) Object.assign(job, { phase: 'running', items: resolved.inputs.length })
+    else Object.assign(job, { phase: 'failed', error: resolved.error })
+    await this.#writeJob(run, definition.id, job)
+    if (resolved.ok) await this.#addTasks(run, definition, resolved.inputs, null)
   }
 
   /** `only`: these items (a start that finds some missing). */
   async #addTasks(run: Run, job: PipelineJob, inputs: readonly Json[], only: ReadonlySet<number> | null): Promise<void> {
-    const sent = this.#options.tracing.send(run.traceparent, job.id)
+    const { dispatcher, tracing } = this.#options
+    const sent = tracing.send(run.traceparent, job.id)
+    const head = { run: run.id, job: job.id, parent: null, depth: 0, type: job.type, sent }
     const tasks: { task: Task; data: string }[] = []
     for (const [item, input] of inputs.entries()) {
       if (only !== null && !only.has(item)) continue
-      const head = { run: run.id, job: job.id, parent: null, depth: 0, type: job.type, sent }
       const task: Task = { id: taskId(run.id, job.id, item), agent: job.agent, ...head, children: 0, lease: null }
-      run.tasks.add(task)
+      run.tasks.add(task.id)
       tasks.push({ task, data: encodeTask(head, JSON.stringify(input)) })
     }
     if (tasks.length === 0) return
-    await this.#options.dispatcher().add(tasks)
-    this.#options.tracing.sent(sent, run.traceparent, job.agent, run.id, tasks.length)
+    await this.#insist(() => dispatcher().add(tasks))
+    tracing.sent(sent, run.traceparent, job.agent, run.id, tasks.length)
+    // Cancelled while they were on their way.
+    if (run.status !== 'running') await dispatcher().cancel(tasks.map(({ task }) => task.id))
   }
 
   async #end(run: Run, status: WorkStatus): Promise<void> {
     if (run.ending) return
     run.ending = true
-    let final = status
-    const job = run.definition.name === null || status !== 'completed' ? null : await this.#tooLarge(run)
-    if (job !== null) final = 'failed'
-    run.status = final
+    const { broker, dispatcher, tracing } = this.#options
+    const unfit = run.pipeline !== null && status === 'completed' ? await unfitResult(broker, run) : null
+    if (unfit !== null) Object.assign(run.jobs.get(unfit.job) ?? {}, { phase: 'failed', error: unfit.error })
+    run.status = unfit === null ? status : 'failed'
     let count = 0
     const fields: HashField[] = []
-    for (const [id, state] of run.jobs) {
-      if (state.phase === 'waiting' || state.phase === 'running') state.phase = 'cancelled'
-      count += state.items
-      fields.push([jobField(id), JSON.stringify(jobRecord(state))])
+    for (const [id, job] of run.jobs) {
+      if (job.phase === 'waiting' || job.phase === 'running') job.phase = 'cancelled'
+      count += job.items
+      fields.push([jobField(id), JSON.stringify(jobRecord(job))])
     }
-    await this.#options.broker.closeRun(run.id, [...fields, ['status', final], ['ended', String(Date.now())], ['count', String(count)]])
-    this.#options.tracing.runEnded(run, final)
-    const left = [...run.tasks]
+    const now = Date.now()
+    await this.#insist(() => broker.closeRun(run.id, [...fields, ['status', run.status], ['ended', String(now)], ['count', String(count)]]))
+    tracing.runEnded(run, run.status)
     this.#open.delete(run.id)
     for (const watcher of [...run.watchers]) watcher()
-    if (left.length > 0) await this.#options.dispatcher().cancel(left)
+    if (run.tasks.size > 0) await dispatcher().cancel([...run.tasks])
     this.#retention.ended({ run: run.id, tasks: count })
   }
 
-  /** Marks the last job as failed when the results together are over the limit. */
-  async #tooLarge(run: Run): Promise<Job | null> {
-    const results = new Map<string, Json>()
-    const needed = new Set(Object.values(run.definition.pipeline.jobs).flatMap((job) => job.needs))
-    for (const job of Object.values(run.definition.pipeline.jobs)) {
-      if (needed.has(job.id)) continue
-      const state = run.jobs.get(job.id) as Job
-      const read = await this.#results(run.id, job, state.items)
-      results.set(job.id, read?.value ?? null)
-      const checked = read === null ? null : runResult(run.definition.pipeline, results)
-      if (checked?.ok === true) continue
-      state.phase = 'failed'
-      state.error = checked?.error ?? {
-        code: 'payload_too_large',
-        message: `the results of job "${job.id}" have more than ${MAX_READ_BYTES} bytes; write large results to a volume`,
+  /** Writes that must not get lost because the broker refuses them for a while. Connection errors never come here: those calls wait. */
+  async #insist<T>(write: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await write()
+      } catch (error) {
+        if (this.#closing || !(error instanceof Error) || error.name !== 'ReplyError') throw error
+        this.#options.log(`the broker refuses: ${error.message}`)
+        await sleep(REFUSED_PAUSE_MS)
       }
-      return state
     }
-    return null
   }
 
   /** false: it had ended before. */
@@ -370,61 +243,54 @@ export class Runs {
     })
   }
 
-  // ---- start ----
-
   /** Open runs of the gateway before, told from their records and tasks. `unfinished`: what the broker's queues hold. */
   async recover(unfinished: readonly Task[]): Promise<void> {
-    const { broker } = this.#options
+    const { broker, dispatcher } = this.#options
+    this.#open.clear()
     const byRun = Map.groupBy(unfinished, (task) => task.run)
     for (const id of await broker.openRuns()) {
       const record = await broker.readRun(id)
       const definition = record?.get('def')
-      if (record === null || definition === undefined || record.get('status') !== 'running') {
-        if (record === null) await broker.forgetRun(id)
-        else await broker.closeRun(id, [['status', record.get('status') ?? 'failed']])
-        continue
+      if (record === null || definition === undefined) await broker.forgetRun(id)
+      else if (record.get('status') !== 'running') await broker.closeRun(id, [['status', record.get('status') ?? 'failed']])
+      else {
+        const run = makeRun(id, JSON.parse(definition) as Definition, Number(record.get('created')))
+        this.#open.set(id, run)
+        for (const task of byRun.get(id) ?? []) run.tasks.add(task.id)
+        for (const job of Object.values(run.definition.pipeline.jobs)) await this.#recoverJob(run, job, record)
       }
-      const run = makeRun(id, JSON.parse(definition) as Definition, Number(record.get('created')))
-      this.#open.set(id, run)
-      for (const task of byRun.get(id) ?? []) run.tasks.add(task)
-      await this.#recoverJobs(run, record)
     }
-    const orphans = unfinished.filter((task) => !this.#open.has(task.run))
-    if (orphans.length > 0) await this.#options.dispatcher().cancel(orphans)
+    await dispatcher().cancel(unfinished.filter((task) => !this.#open.has(task.run)).map((task) => task.id))
     await this.#retention.load(new Set(this.#open.keys()))
-    await Promise.all([...this.#open.values()].map((run) => this.#advance(run)))
+    for (const run of this.#open.values()) void this.#advance(run)
   }
 
-  async #recoverJobs(run: Run, record: ReadonlyMap<string, string>): Promise<void> {
-    const queued = new Set([...run.tasks].map((task) => task.id))
-    for (const definition of Object.values(run.definition.pipeline.jobs)) {
-      const text = record.get(jobField(definition.id))
-      if (text === undefined) continue
-      const { phase, items, error } = JSON.parse(text) as JobRecord
-      const job = run.jobs.get(definition.id) as Job
-      Object.assign(job, { phase, items, error })
-      if (phase !== 'running') continue
-      const refs: TaskRef[] = []
-      const numbers: number[] = []
-      for (let item = 0; item < items; item++) {
-        const id = taskId(run.id, definition.id, item)
-        if (queued.has(id)) continue
-        refs.push({ queue: definition.agent, id })
-        numbers.push(item)
-      }
-      const states = await this.#options.broker.read(refs)
-      const missing = new Set<number>()
-      states.forEach((state, index) => {
-        if (state?.finished !== true) missing.add(numbers[index] as number)
-        else {
-          job.ended += 1
-          job.statuses.add(statusOf(state))
-        }
-      })
-      if (missing.size > 0) await this.#addMissing(run, definition, job, record, missing)
+  async #recoverJob(run: Run, definition: PipelineJob, record: ReadonlyMap<string, string>): Promise<void> {
+    const text = record.get(jobField(definition.id))
+    const job = run.jobs.get(definition.id)
+    if (text === undefined || job === undefined) return
+    const { phase, items, error } = JSON.parse(text) as JobRecord
+    Object.assign(job, { phase, items, error })
+    if (phase !== 'running') return
+    const refs: (TaskRef & { readonly item: number })[] = []
+    for (let item = 0; item < items; item++) {
+      const id = taskId(run.id, definition.id, item)
+      if (!run.tasks.has(id)) refs.push({ queue: definition.agent, id, item })
     }
+    const states = await this.#options.broker.read(refs)
+    const missing = new Set<number>()
+    for (const [index, { item }] of refs.entries()) {
+      const state = states[index]
+      if (state?.finished !== true) missing.add(item)
+      else {
+        job.ended += 1
+        job.statuses.add(statusOf(state))
+      }
+    }
+    if (missing.size > 0) await this.#addMissing(run, definition, job, record, missing)
   }
 
+  /** The gateway before wrote the transition, and not all of the tasks. */
   async #addMissing(
     run: Run,
     definition: PipelineJob,
@@ -433,50 +299,16 @@ export class Runs {
     missing: ReadonlySet<number>,
   ): Promise<void> {
     const plain = record.get('tasks')
-    const resolved =
-      run.definition.name !== null
-        ? await this.#resolve(run, definition)
-        : plain !== undefined
-          ? { ok: true as const, inputs: JSON.parse(plain) as Json[] }
-          : null
-    if (resolved?.ok === true) await this.#addTasks(run, definition, resolved.inputs, missing)
-    else {
-      job.ended += missing.size
-      job.statuses.add('failed')
-      job.error = { code: 'lost', message: `${missing.size} task(s) are gone from the broker` }
-    }
+    const resolved = run.pipeline !== null ? await resolveJob(this.#options.broker, run, definition) : null
+    const inputs = resolved?.ok === true ? resolved.inputs : plain !== undefined ? (JSON.parse(plain) as Json[]) : null
+    if (inputs !== null) return this.#addTasks(run, definition, inputs, missing)
+    job.ended += missing.size
+    job.statuses.add('failed')
+    job.error = { code: 'lost', message: `${missing.size} task(s) are gone from the broker` }
   }
 
   close(): void {
+    this.#closing = true
     for (const run of this.#open.values()) for (const watcher of [...run.watchers]) watcher()
-  }
-}
-
-export const statusOf = (state: TaskState): WorkStatus => (state.failure !== null ? parseFailure(state.failure).status : 'completed')
-const jobRecord = ({ phase, items, error }: Job): JobRecord => ({ phase, items, ...(error === undefined ? {} : { error }) })
-const among = (kind: string, names: readonly string[]): string =>
-  names.length === 0 ? `The project has no ${kind}.` : `The project's ${kind}: ${names.join(', ')}.`
-
-function makeRun(id: string, definition: Definition, created: number): Run {
-  const jobs = new Map(
-    Object.keys(definition.pipeline.jobs).map((job) => [
-      job,
-      { phase: 'waiting' as JobPhase, items: 0, ended: 0, statuses: new Set<WorkStatus>(), error: undefined },
-    ]),
-  )
-  return {
-    id,
-    definition,
-    created,
-    jobs,
-    workflow: definition.pipeline.name,
-    pipeline: definition.name,
-    parent: definition.parent,
-    traceparent: definition.traceparent,
-    tasks: new Set(),
-    watchers: new Set(),
-    status: 'running',
-    ending: false,
-    advancing: Promise.resolve(),
   }
 }

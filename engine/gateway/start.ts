@@ -42,7 +42,7 @@ export interface Gateway {
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const log = options.log ?? (() => {})
   const signal = options.signal ?? new AbortController().signal
-  const config = await watchRecord(options.record ?? PATHS.record, signal, project => options.configured?.(project), log)
+  const config = await watchRecord(options.record ?? PATHS.record, signal, (project) => options.configured?.(project), log)
   options.configured?.(config.project)
   const { key, password } = await readSecrets(options.secrets ?? PATHS.secrets, signal)
   const broker = options.connect(config.project.name, password)
