@@ -30,7 +30,8 @@ export async function ps(ctx: { readonly runtime: ContainerRuntime; readonly sig
             : replicaOf(a) - replicaOf(b)),
     )
     .map((container) => view(container, replicas, startTimes.get(container.name) ?? null))
-  const up = containers.filter((container) => container.status === 'running' && container.ready !== false)
+  // A service that ended well is ready without running.
+  const up = containers.filter((container) => (container.status === 'running' ? container.ready !== false : container.ready === true))
   return { project, status: up.length === 0 ? 'stopped' : up.length === containers.length ? 'running' : 'partial', containers }
 }
 

@@ -62,6 +62,8 @@ function judge(want: DesiredContainer, have: ObservedContainer | undefined, opti
   if (have.status === 'created') return { kind: 'start', cause: 'was created but never started', stopFirst: false }
   if (have.status === 'exited') {
     if (want.until === 'completed' && have.exit_code === 0) return { kind: 'keep' }
+    // As in Compose without `restart`: a service that ended well has ended; the next `up` runs it again.
+    if (options.heal === true && want.spec.kind === 'service' && have.exit_code === 0) return { kind: 'keep' }
     return { kind: 'start', cause: `exited (${have.exit_code ?? '?'})`, stopFirst: false }
   }
   if (options.heal === true && have.health === 'unhealthy' && want.spec.kind !== 'service')

@@ -140,6 +140,14 @@ test.each([
   expect(about(text(all, running(all, { 'p-a-1': change })), /start-container|create-container/)).toContain(line)
 })
 
+test('a service that ended well is not started again by the controller; one that failed is', () => {
+  const all = want(project({ agents: [agent('a')], services: [service('db')] }))
+  const ended = (exit_code: number): Observed => running(all, { 'p-db-1': { status: 'exited', exit_code } })
+  expect(text(all, ended(0), { heal: true })).toBe('No changes.')
+  expect(about(text(all, ended(1), { heal: true }), /start-container/)).toBe('start-container container:p-db-1: exited (1)')
+  expect(about(text(all, ended(0)), /start-container/)).toBe('start-container container:p-db-1: exited (0)')
+})
+
 test('only the controller restarts what is unhealthy', () => {
   const all = want(project({ agents: [agent('a')] }))
   const sick = running(all, { 'p-a-1': { health: 'unhealthy' } })
