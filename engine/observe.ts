@@ -8,10 +8,15 @@ export interface Observed {
   readonly volumes: readonly ObservedVolume[]
 }
 
-export async function observe(runtime: ContainerRuntime, project: string, signal: AbortSignal): Promise<Observed> {
+export async function observe(
+  runtime: ContainerRuntime,
+  project: string,
+  signal: AbortSignal,
+  ownNetworks: Promise<readonly ObservedNetwork[]> = runtime.networks(project, signal),
+): Promise<Observed> {
   const [containers, networks, volumes] = await Promise.all([
     runtime.containers(project, signal),
-    runtime.networks(project, signal),
+    ownNetworks,
     runtime.volumes(project, signal),
   ])
   return { containers, networks, volumes }

@@ -1,6 +1,6 @@
 /** "Is this replica connected?", asked of the gateway for all replicas that are waited for at once. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { openControl } from './control.ts'
+import { type ControlClient, openControl } from './control.ts'
 import type { ContainerRuntime } from './ports.ts'
 
 /** One small request over a stream that is open anyway. */
@@ -16,11 +16,14 @@ export function readiness(runtime: ContainerRuntime, project: string, signal: Ab
   const closed = new AbortController()
   const both = AbortSignal.any([signal, closed.signal])
   let polling = false
+  /** One for all polls: each would cost the engine an exec of its own. */
+  let opened: Promise<ControlClient> | null = null
 
   const poll = async (): Promise<void> => {
     polling = true
-    const control = await openControl(runtime, project, both, { retry_ms: 0 })
     try {
+      opened ??= openControl(runtime, project, both, { retry_ms: 0 })
+      const control = await opened
       while (waiting.size > 0 && !both.aborted) {
         // A gateway that is not there yet is the same as a replica that is not: the waiter's own timeout decides.
         const replicas = await control.replicas().catch(() => [])
@@ -33,7 +36,6 @@ export function readiness(runtime: ContainerRuntime, project: string, signal: Ab
         if (waiting.size > 0) await sleep(POLL_MS, undefined, { signal: both }).catch(() => undefined)
       }
     } finally {
-      control.close()
       polling = false
     }
   }
@@ -58,6 +60,9 @@ export function readiness(runtime: ContainerRuntime, project: string, signal: Ab
         limit.addEventListener('abort', stop, { once: true })
         if (!polling) void poll()
       }),
-    close: () => closed.abort(),
+    close: () => {
+      closed.abort()
+      void opened?.then((control) => control.close())
+    },
   }
 }

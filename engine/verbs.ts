@@ -11,7 +11,7 @@ import { parseRecord, type ProjectLock, readRecord as fetchRecord, takeLock } fr
 import { LABEL, networkName, trustedName } from './names.ts'
 import { groupOf, kindOf, type Observed, observe, replicaOf } from './observe.ts'
 import type { Plan, Step } from './plan.ts'
-import type { ContainerRuntime, EngineInfo, ObservedContainer } from './ports.ts'
+import type { ContainerRuntime, EngineInfo, ObservedContainer, ObservedNetwork } from './ports.ts'
 import { preflight } from './preflight.ts'
 import type { Outcome, ProgressEvent } from './progress.ts'
 import { readiness } from './readiness.ts'
@@ -38,8 +38,8 @@ export interface Prepared {
 export interface Images {
   /** References without building anything: what the plan names. */
   references(): Promise<{ readonly engine: string; readonly agent: string }>
-  /** Builds what misses. */
-  ensure(signal: AbortSignal, emit: (message: string) => void): Promise<void>
+  /** Builds what misses (of those `wanted`). */
+  ensure(signal: AbortSignal, emit: (message: string) => void, wanted?: readonly string[]): Promise<void>
 }
 
 export interface UpOptions {
@@ -62,16 +62,19 @@ const DONE: Outcome = { ok: true, failures: [], skipped: [], interrupted: false 
 
 export async function prepareUp(ctx: VerbContext, project: Project, options: UpOptions): Promise<Prepared> {
   const { runtime, signal } = ctx
+  // Everybody's, for the subnets; one call serves both.
+  const networks = runtime.networks(null, signal)
+  const own = networks.then((all) => all.filter((network) => network.labels[LABEL.project] === project.name))
   const [info, observed, previous, images] = await Promise.all([
     runtime.info(signal),
-    observe(runtime, project.name, signal),
+    observe(runtime, project.name, signal, own),
     fetchRecord(runtime, project.name, signal),
     options.images.references(),
   ])
   const host = preflight(project, { environment: ctx.environment, places: options.places ?? new Map(), local: isLocal(info) })
   if (host.diagnostics.length > 0) throw new DiagnosticsError(host.diagnostics)
   const missing = networkNames(project).some((short) => !observed.networks.some((it) => it.name === networkName(project.name, short)))
-  const taken = missing ? await takenSubnets(runtime, project, info, signal) : []
+  const taken = missing ? await takenSubnets(await networks, project, info) : []
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
     nextRecord(ctx, project, options, info, images, previous, seen, used)
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
@@ -82,13 +85,18 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
     plan: draft.plan,
     apply: async () => {
       if (draft.plan.steps.length === 0) return DONE
-      if (needsOurs(draft.plan, images, observed)) await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }))
+      const ours = oursToFind(draft.plan, images, observed)
+      if (ours.length > 0) await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }), ours)
       const opened = await bootstrap(ctx, project.name, draft.plan, observed, draft.desired)
       if (!opened.ok) return opened
       return await locked(ctx, project.name, options.lock_timeout_ms ?? LOCK_TIMEOUT_MS, async (lock) => {
         for (let attempt = 1; ; attempt++) {
           const [seen, current] = await Promise.all([observe(runtime, project.name, signal), fetchRecord(runtime, project.name, signal)])
-          const record = compose(current, seen, attempt === 1 ? taken : await takenSubnets(runtime, project, info, signal))
+          const record = compose(
+            current,
+            seen,
+            attempt === 1 ? taken : await takenSubnets(await runtime.networks(null, signal), project, info),
+          )
           const outcome = await run(
             ctx,
             await plan(ctx, project.name, seen, current, record, host.values, options, draft.store),
@@ -131,13 +139,7 @@ function engineSocket(info: EngineInfo): string {
 }
 
 /** Those of networks that the project is about to lose count too: they go after the new ones have come. */
-async function takenSubnets(
-  runtime: ContainerRuntime,
-  project: Project,
-  info: EngineInfo,
-  signal: AbortSignal,
-): Promise<readonly string[]> {
-  const networks = await runtime.networks(null, signal)
+async function takenSubnets(networks: readonly ObservedNetwork[], project: Project, info: EngineInfo): Promise<readonly string[]> {
   const kept = new Set(networkNames(project).map((name) => networkName(project.name, name)))
   const routes = isLocal(info) ? await readFile('/proc/net/route', 'utf8').catch(() => '') : ''
   const own = new Set(
@@ -190,10 +192,10 @@ function nextRecord(
 }
 
 /** An image that a running container was made from is there; the others are looked for. */
-function needsOurs(plan: Plan, ours: ProjectRecord['images'], observed: Observed): boolean {
+function oursToFind(plan: Plan, ours: ProjectRecord['images'], observed: Observed): readonly string[] {
   const present = new Set(observed.containers.flatMap((container) => (container.status === 'running' ? [container.image] : [])))
-  const wanted = plan.steps.flatMap((step) => (step.operation.op === 'create-container' ? [step.operation.container.image] : []))
-  return wanted.some((image) => (image === ours.engine || image === ours.agent) && !present.has(image))
+  const wanted = new Set(plan.steps.flatMap((step) => (step.operation.op === 'create-container' ? [step.operation.container.image] : [])))
+  return [ours.engine, ours.agent].filter((image) => wanted.has(image) && !present.has(image))
 }
 
 /** Missing images of users are found before anything is made. */

@@ -15,6 +15,8 @@ import { findPackageRoot } from './package-root.ts'
 export interface ImagesOptions {
   readonly emit: (message: string) => void
   readonly signal: AbortSignal
+  /** References that are needed. Default: all. */
+  readonly wanted?: readonly string[]
   /** Default: the package that this file is in. */
   readonly packageRoot?: string
 }
@@ -26,12 +28,13 @@ export interface ImageReferences {
 
 export const imageReference = (part: Part): string => `agentctl/${part.name}:${part.hash}`
 
-/** References by content hash. Two inspects when they exist; else builds what is missing, also tagged with the version. */
+/** References by content hash. One inspect each when they exist; else builds what is missing, also tagged with the version. */
 export async function ensureImages(runtime: ContainerRuntime, options: ImagesOptions): Promise<ImageReferences> {
   const content = readContent(options.packageRoot ?? findPackageRoot())
   const [engine, agent] = content.parts
-  const found = await Promise.all(content.parts.map((part) => runtime.image(imageReference(part), options.signal)))
-  const missing = content.parts.filter((_, index) => found[index] === null)
+  const wanted = content.parts.filter((part) => options.wanted?.includes(imageReference(part)) ?? true)
+  const found = await Promise.all(wanted.map((part) => runtime.image(imageReference(part), options.signal)))
+  const missing = wanted.filter((_, index) => found[index] === null)
   if (missing.length > 0) await buildParts(runtime, content, missing, options)
   return { engine: imageReference(engine), agent: imageReference(agent) }
 }

@@ -11,8 +11,8 @@ export function packageImages(runtime: ContainerRuntime, packageRoot: string = f
       const [engine, agent] = readContent(packageRoot).parts
       return Promise.resolve({ engine: imageReference(engine), agent: imageReference(agent) })
     },
-    ensure: async (signal, emit) => {
-      await ensureImages(runtime, { packageRoot, signal, emit })
+    ensure: async (signal, emit, wanted) => {
+      await ensureImages(runtime, { packageRoot, signal, emit, ...(wanted === undefined ? {} : { wanted }) })
     },
   }
 }
