@@ -11,7 +11,9 @@ agents:
     concurrency: 4
     handler: { module: ./app/handler.ts }
     volumes: ["ledger:/ledger"]
+  keeper: { secrets: [key] }
 volumes: { ledger: {} }
+secrets: { key: { environment: KEY } }
 `
 /** Each execution leaves a line of its own, so that what ran twice is seen from outside the system. */
 const HANDLER = `
@@ -24,7 +26,7 @@ export default async (input, ctx) => {
 }
 `
 let s: Stack
-beforeAll(async () => void (s = await stack('t-faults', { 'agents.yaml': FILE, 'app/handler.ts': HANDLER })), 300_000)
+beforeAll(async () => void (s = await stack('t-faults', { 'agents.yaml': FILE, 'app/handler.ts': HANDLER }, { KEY: 'sesame' })), 300_000)
 afterAll(async () => void (await s?.[Symbol.asyncDispose]()), 120_000)
 
 const TASKS = 40
@@ -74,7 +76,7 @@ const allConnected = async (): Promise<boolean> => {
 const whole = async (): Promise<boolean> =>
   (await allConnected()) &&
   (await s.runtime.containers(s.name)).every((it) => it.status === 'running' && it.health !== 'unhealthy') &&
-  (await s.runtime.containers(s.name)).length === 8
+  (await s.runtime.containers(s.name)).length === 9
 
 for (const [kind, strike] of Object.entries(KINDS)) {
   test(`an agent in mid task: ${kind}`, async () => {
@@ -156,3 +158,19 @@ test('the holder of the secrets removed behind our back comes back, and a new re
   await s.runtime.remove(`${s.name}-worker-3`)
   await eventually(whole)
 }, 60_000)
+
+test('the machine is started again: all comes back by itself but who needs a secret, which the next up must be given', async () => {
+  const containers = await s.runtime.containers(s.name)
+  await Promise.all(containers.map(async (it) => await s.runtime.stop(it.name, 0)))
+  // What an engine does with `unless-stopped` when it starts; their memory (the tmpfs volume) is gone.
+  for (const part of ['secrets', 'controller']) await s.runtime.start(`${s.name}-agentctl-${part}-1`)
+  await eventually(allConnected)
+  const keeper = async (): Promise<string | undefined> =>
+    (await s.runtime.containers(s.name)).find((it) => it.name === `${s.name}-keeper-1`)?.status
+  expect(await keeper()).toBe('exited')
+  await s.up()
+  expect(await keeper()).toBe('running')
+  expect((await s.exec('keeper-1', ['cat', '/run/secrets/key'])).text).toBe('sesame')
+  const run = await submit(10)
+  await expectRight(run)
+}, 120_000)
