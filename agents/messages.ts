@@ -10,7 +10,7 @@ export interface ThreadTask {
   readonly input: Json
   readonly attempt: number
   readonly deadline: number | null
-  /** The context of the task's `execute` span, when it is traced. */
+  /** The context of the task's `invoke_agent` span, when it is traced. */
   readonly trace: { readonly traceId: string; readonly spanId: string } | null
 }
 

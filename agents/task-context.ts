@@ -3,7 +3,7 @@ import type { AsyncLocalStorage } from 'node:async_hooks'
 import { AgentError, type Context, type DelegateOptions, DelegationError, type Progress } from './context.ts'
 import { logLine } from './log.ts'
 import type { ChildOutcome, FromThread, ThreadTask } from './messages.ts'
-import { newSpanId } from './telemetry.ts'
+import { newSpanId, spanAttributes } from './telemetry.ts'
 import type { Json } from '../spec/protocol.ts'
 
 export interface TaskContext {
@@ -65,7 +65,7 @@ export function createTaskContext(
       error = typeof code === 'string' ? code : 'error'
       throw thrown
     } finally {
-      const attributes = { 'agentctl.run.id': run, 'agentctl.task.id': id, ...(error === null ? {} : { 'error.type': error }) }
+      const attributes = spanAttributes(run, id, error)
       post({
         kind: 'span',
         span: { traceId: trace.traceId, spanId, parentSpanId, name: name.slice(0, 200), start, end: now(), attributes, error },

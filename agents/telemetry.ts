@@ -5,6 +5,17 @@ import type { SpanData } from './messages.ts'
 const FLUSH_MS = 1_000
 const MAX_QUEUED = 2_048
 const MAX_BATCH = 512
+/** Names and keys are those of engine/telemetry/names.ts, which is out of reach from here; test/unit/telemetry/agent-names.test.ts holds them together. */
+export const AGENT_SPAN = {
+  name: (agent: string): string => `invoke_agent ${agent}`,
+  operation: 'gen_ai.operation.name',
+  agentName: 'gen_ai.agent.name',
+  run: 'agentctl.run.id',
+  task: 'agentctl.task.id',
+  taskType: 'agentctl.task.type',
+  attempt: 'agentctl.job.attempt',
+  errorType: 'error.type',
+} as const
 /** SPAN_KIND_INTERNAL, STATUS_CODE_ERROR of OTLP. */
 const KIND_INTERNAL = 1
 const STATUS_ERROR = 2
@@ -60,7 +71,7 @@ export function otlpBody(service: string, spans: readonly SpanData[]): string {
               startTimeUnixNano: nanos(span.start),
               endTimeUnixNano: nanos(span.end),
               attributes: Object.entries(span.attributes).map(attribute),
-              ...(span.error === null ? {} : { status: { code: STATUS_ERROR, message: span.error } }),
+              ...(span.error === null ? {} : { status: { code: STATUS_ERROR } }),
             })),
           },
         ],
@@ -68,6 +79,16 @@ export function otlpBody(service: string, spans: readonly SpanData[]): string {
     ],
   })
 }
+
+/** A code, and nothing that could carry data: errors quote inputs. */
+export const errorType = (code: string): string => (/^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(code) ? code : 'error')
+
+/** What every span of a task says. */
+export const spanAttributes = (run: string, task: string, error: string | null): SpanData['attributes'] => ({
+  [AGENT_SPAN.run]: run,
+  [AGENT_SPAN.task]: task,
+  ...(error === null ? {} : { [AGENT_SPAN.errorType]: errorType(error) }),
+})
 
 export class Tracer {
   readonly #agent: string
@@ -83,7 +104,7 @@ export class Tracer {
     this.#send = send
   }
 
-  /** The `execute` span of a task that starts now; null: not traced. `end` takes the code of the failure, or null. */
+  /** The `invoke_agent` span of a task that starts now; null: not traced. `end` takes the code of the failure, or null. */
   start(task: LeasedTask): { readonly context: SpanContext; readonly end: (error: string | null) => void } | null {
     const parent = this.#enabled ? parseTraceparent(task.traceparent) : null
     if (parent?.sampled !== true) return null
@@ -93,15 +114,15 @@ export class Tracer {
       this.add({
         ...context,
         parentSpanId: parent.spanId,
-        name: `execute ${this.#agent}`,
+        name: AGENT_SPAN.name(this.#agent),
         start,
         end: performance.timeOrigin + performance.now(),
         attributes: {
-          'agentctl.run.id': task.run,
-          'agentctl.task.id': task.id,
-          'agentctl.task.type': task.type,
-          'agentctl.task.attempt': task.attempt,
-          ...(error === null ? {} : { 'error.type': error }),
+          [AGENT_SPAN.operation]: 'invoke_agent',
+          [AGENT_SPAN.agentName]: this.#agent,
+          [AGENT_SPAN.taskType]: task.type,
+          [AGENT_SPAN.attempt]: task.attempt,
+          ...spanAttributes(task.run, task.id, error),
         },
         error,
       })

@@ -1,7 +1,7 @@
 /** Submits work and stays with it until it has ended; a gateway that restarts meanwhile is only waited for. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type RunEvent, type RunView, type SubmitRequest, TERMINAL } from '../../spec/protocol.ts'
-import type { ControlClient } from '../control.ts'
+import { type ControlClient, openControl } from '../control.ts'
 import { AgentctlError, EXIT } from '../errors.ts'
 import { newRunId } from '../gateway/ulid.ts'
 import type { ProjectRecord } from '../record.ts'
@@ -17,6 +17,7 @@ const LOST_MS = 60_000
 const LAST_EVENTS_MS = 500
 const PAUSE_MS = 50
 const TELEMETRY_STOP_MS = 1_000
+const OTLP_JSON = 'application/json'
 
 type Without<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
 type Work = Without<SubmitRequest, 'id' | 'traceparent'>
@@ -36,7 +37,7 @@ export async function perform(
 ): Promise<RunView> {
   const id = newRunId()
   const name = 'pipeline' in work ? `run ${work.pipeline}` : `task ${work.agent}`
-  return await traced(name, project, control, record, async (traceparent) => {
+  return await traced(session, name, id, { project, control, record }, async (traceparent) => {
     session.afterInterrupt = `It may have been submitted: agentctl -p ${project} runs show ${id}`
     const { run } = await control.submit({ id, ...work, ...(traceparent === null ? {} : { traceparent }) })
     session.afterInterrupt = `${run} goes on. Follow it with: agentctl -p ${project} runs wait ${run}`
@@ -92,15 +93,15 @@ async function tellEvents(session: Session, control: ControlClient, run: string)
 export const exitOf = ({ status }: Pick<RunView, 'status'>): number => (status === 'completed' ? EXIT.done : EXIT.failed)
 
 /** The root of the run's trace; its spans leave through the gateway. Nothing here can fail or delay the work. */
-async function traced<T>(
+async function traced(
+  session: Session,
   name: string,
-  project: string,
-  control: ControlClient,
-  record: ProjectRecord,
-  act: (traceparent: string | null) => Promise<T>,
-): Promise<T> {
+  run: string,
+  { project, control, record }: Place,
+  act: (traceparent: string | null) => Promise<RunView>,
+): Promise<RunView> {
   if (record.project.telemetry === null) return await act(null)
-  const [{ startTelemetry }, { withSpan }, { ATTR, SPAN }] = await Promise.all([
+  const [{ startTelemetry }, { failSpan, withSpan }, { ATTR, SPAN }] = await Promise.all([
     import('../telemetry/setup.ts'),
     import('../telemetry/spans.ts'),
     import('../telemetry/names.ts'),
@@ -110,11 +111,26 @@ async function traced<T>(
     project,
     version: record.written_by,
     url: null,
-    send: (body) => control.traces(body, 'application/json'),
+    send: async (body) => await (session.signal.aborted ? sendAfterInterrupt(session, project, body) : control.traces(body, OTLP_JSON)),
   })
   try {
-    return await withSpan(SPAN.command(name), { attributes: { [ATTR.project]: project } }, act)
+    const attributes = { [ATTR.project]: project, [ATTR.run]: run }
+    return await withSpan(SPAN.command(name), { attributes }, async (traceparent, span) => {
+      const view = await act(traceparent)
+      if (TERMINAL.has(view.status) && view.status !== 'completed') failSpan(span, view.status)
+      return view
+    })
   } finally {
     await telemetry.stop(TELEMETRY_STOP_MS)
+  }
+}
+
+/** The session's connection went with its signal; without its root the trace of a run that goes on would be in pieces. */
+async function sendAfterInterrupt(session: Session, project: string, body: Uint8Array): Promise<void> {
+  const control = await openControl(await session.runtime(), project, AbortSignal.timeout(TELEMETRY_STOP_MS))
+  try {
+    await control.traces(body, OTLP_JSON)
+  } finally {
+    control.close()
   }
 }
