@@ -59,6 +59,15 @@ describe.each(PAGES)('%s', (page) => {
   })
 })
 
+test('each test that a claim of a table names exists', () => {
+  const files = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' }).filter((path) => path.endsWith('.test.ts'))
+  const tests = files.map((path) => readFileSync(join(ROOT, 'test', path), 'utf8')).join('\n')
+  const rows = ['README.md', 'docs/security.md'].flatMap((page) => textOf(page).match(/^\|.*\|$/gm) ?? [])
+  const named = rows.flatMap((row) => [...row.matchAll(/(?<!\*)\*([a-z][^*]+)\*(?!\*)/g)].map(([, name = '']) => name.replace(/ ?…$/, '')))
+  expect(named.length).toBeGreaterThan(20)
+  for (const name of named) expect(tests.includes(`test('${name}`) || tests.includes(`test("${name}`), name).toBe(true)
+})
+
 test('docs/file.md and docs/errors.md are what the schema and the codes say', () => {
   execFileSync(process.execPath, ['.ci/docs.mjs', '--check'], { cwd: ROOT })
 })
