@@ -70,13 +70,11 @@ async function parse(args: readonly string[], io: Io): Promise<Chosen | number> 
     chosen = it
   })
   for (const command of [program, ...program.commands]) {
-    command
-      .exitOverride()
-      .configureOutput({
-        writeOut: (text) => void (help += text),
-        writeErr: () => undefined,
-        getOutHelpWidth: () => io.stdout.columns ?? 100,
-      })
+    command.exitOverride().configureOutput({
+      writeOut: (text) => void (help += text),
+      writeErr: () => undefined,
+      getOutHelpWidth: () => io.stdout.columns ?? 100,
+    })
   }
   if (args.length === 0) {
     await write(io.stderr, program.helpInformation())

@@ -1,7 +1,15 @@
 /** The task protocol for agents (docs/protocol.md), over HTTP on every role network. An agent is hostile: nothing it says about itself counts. */
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { MAX_BODY_BYTES, MAX_DEPTH, MAX_PAYLOAD_BYTES, MAX_WAIT_MS, SESSION_HEADER, type Settlement } from '../../spec/protocol.ts'
+import {
+  MAX_BODY_BYTES,
+  MAX_DEPTH,
+  MAX_PAYLOAD_BYTES,
+  MAX_WAIT_MS,
+  PROTOCOL_VERSION,
+  SESSION_HEADER,
+  type Settlement,
+} from '../../spec/protocol.ts'
 import type { Broker } from '../broker/port.ts'
 import { jsonBytes } from '../pipeline.ts'
 import { traceIdOf } from '../telemetry/traceparent.ts'
@@ -87,7 +95,7 @@ class AgentApi {
     try {
       const path = request.url ?? '/'
       if (path === '/v1/health') {
-        sendJson(response, 200, '{"ok":true}')
+        sendJson(response, 200, JSON.stringify({ ok: true, protocol: PROTOCOL_VERSION }))
         return
       }
       replica = this.#options.dispatcher.replicas.of(this.#identify(request))

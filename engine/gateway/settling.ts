@@ -63,7 +63,7 @@ export class Settling {
       return this.#end(lease, 'completed', await broker.complete(task.agent, task.id, holder, result, next))
     const { code, message, retryable } = settlement.error
     if (retryable === true && (await this.#mayRetry(lease, code)))
-      return { ok: await this.#back(lease, `${code}: ${message}`), fetched: null }
+      return { ok: await this.#back(lease, code, `${code}: ${message}`), fetched: null }
     return this.#end(lease, 'failed', await fail({ status: 'failed', error: { code, message } }), code)
   }
 
@@ -106,12 +106,12 @@ export class Settling {
     return (state.finished && state.epoch === lease.epoch && !isDead) || state.retried === lease.epoch
   }
 
-  /** Back to the queue. */
-  async #back(lease: Lease, why: string): Promise<boolean> {
+  /** Back to the queue; `code` is for the trace, `why` for people. */
+  async #back(lease: Lease, code: string, why: string): Promise<boolean> {
     const { book, broker, events, open, tracing } = this.#desk
     const { task } = lease
     const ok = await broker.requeue(task.agent, task.id, lease.holder)
-    tracing.processed(task, lease.epoch, lease.replica, lease.since, 'queued', why)
+    tracing.processed(task, lease.epoch, lease.replica, lease.since, 'queued', code)
     book.release(lease)
     if (task.lease === lease) task.lease = null
     events.add(task, 'requeued', why)
@@ -177,7 +177,8 @@ export class Settling {
       else if (deaths >= MAX_DEATHS) {
         const message = `its agent died ${deaths} times while it worked on this task`
         await this.#finish(lease, { status: 'dead', error: { code: 'agent_died', message } })
-      } else await this.#back(lease, died ? 'its agent died' : 'its agent did not come back')
+      } else if (died) await this.#back(lease, 'agent_died', 'its agent died')
+      else await this.#back(lease, 'agent_lost', 'its agent did not come back')
     } catch (error) {
       // The look at the locks finds it again.
       log(`task ${task.id}: ${String(error)}`)

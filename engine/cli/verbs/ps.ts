@@ -10,7 +10,9 @@ export const ps: Run = async (session, call) => {
   await refuseNewer(ctx, project)
   await restoreController(ctx, project)
   const view = await observe(ctx, project)
-  const shown = flag(call, 'all') ? view.containers : view.containers.filter((it) => it.kind !== 'service' || it.status !== 'exited' || it.exit_code !== 0)
+  const shown = flag(call, 'all')
+    ? view.containers
+    : view.containers.filter((it) => it.kind !== 'service' || it.status !== 'exited' || it.exit_code !== 0)
   const quiet = session.globals.quiet || flag(call, 'q')
   await session.out.print({ ...view, containers: shown }, quiet ? namesOf : renderPs)
   return EXIT.done

@@ -297,10 +297,11 @@ test('the oldest ended runs are forgotten with their tasks', async () => {
   const first = await h.submit({ agent: 'work', type: 'task', tasks: [1, 2] })
   await h.ended(first)
   const runs: string[] = []
-  for (let at = 0; at < 1_000; at += 50) runs.push(...(await Promise.all(Array.from({ length: 50 }, () => h.submit({ agent: 'work', type: 'task', tasks: [1] })))))
+  for (let at = 0; at < 1_000; at += 50)
+    runs.push(...(await Promise.all(Array.from({ length: 50 }, () => h.submit({ agent: 'work', type: 'task', tasks: [1] })))))
   await h.ended(runs.at(-1) as string)
   await until('the first run is gone', 10_000, async () => (await h.control('GET', `/v1/runs/${first}`)).status === 404)
   expect((await h.control('GET', `/v1/tasks/${first}.task.0`)).status).toBe(404)
   expect((await h.control('GET', '/v1/runs')).json.runs).toHaveLength(1_000)
-  expect(await h.broker().read([0, 1].map(item => ({ queue: 'work', id: `${first}.task.${item}` })))).toEqual([null, null])
+  expect(await h.broker().read([0, 1].map((item) => ({ queue: 'work', id: `${first}.task.${item}` })))).toEqual([null, null])
 })
