@@ -56,11 +56,16 @@ async function serve(): Promise<void> {
   setInterval(() => process.ppid !== parent && stopped.resolve(), 1_000).unref()
   const [host = 'broker', port = '6379'] = (env['AGENTCTL_BROKER'] ?? 'broker:6379').split(':')
   const traces = env['AGENTCTL_OTLP'] ?? EGRESS_TRACES_URL
-  let telemetry: Promise<Telemetry> | null = null
+  let telemetry: Promise<Telemetry | null> = Promise.resolve(null)
   const gateway = await startGateway({
-    // `telemetry:` may come with a later `up`.
+    // `telemetry:` may come and go with a later `up`.
     configured: (project) => {
-      if (project.telemetry !== null) telemetry ??= startTelemetry({ service: 'agentctl-gateway', project: project.name, url: traces })
+      telemetry = telemetry.then(async (running) => {
+        if (project.telemetry !== null)
+          return running ?? (await startTelemetry({ service: 'agentctl-gateway', project: project.name, url: traces }))
+        await running?.stop()
+        return null
+      })
     },
     connect: (project, password) => connectBroker({ project, host, port: Number(port), password }),
     traces,
@@ -75,7 +80,7 @@ async function serve(): Promise<void> {
   log(`listening on port ${gateway.port}`)
   await stopped.promise
   await gateway.close()
-  await (telemetry as Promise<Telemetry> | null)?.then((it) => it.stop(500))
+  await telemetry.then((running) => running?.stop(500))
   process.exit(0)
 }
 
