@@ -18,13 +18,9 @@ export async function requirePorts(plan: Plan, desired: Desired, observed: Obser
     if (!starts.has(spec.name)) continue
     for (const port of spec.ports) {
       if (port.host_port === 0 || own.has(`${port.host_port}/${port.protocol}`) || !(await isTaken(port))) continue
-      throw new AgentctlError(
-        'AG4004',
-        `port ${port.host_ip}:${port.host_port}/${port.protocol} of service "${spec.name}" is in use on this host`,
-        {
-          hint: 'Choose another host port, or stop what listens there (`ss -lntup` shows it). Nothing was changed.',
-        },
-      )
+      throw new AgentctlError('AG4004', `port ${port.host_ip}:${port.host_port}/${port.protocol} for ${spec.name} is in use on this host`, {
+        hint: 'Choose another host port, or stop what listens there (`ss -lntup` shows it). Nothing was changed.',
+      })
     }
   }
 }

@@ -57,7 +57,10 @@ export const CODES = {
     title: 'The gateway does not answer',
     fix: 'See `agentctl ps` and `agentctl logs agentctl-gateway`; `agentctl up` restores it.',
   },
-  AG5002: { title: 'The broker does not answer', fix: 'It is restarted by itself; see `agentctl logs agentctl-broker`.' },
+  AG5002: {
+    title: 'The broker does not answer',
+    fix: 'It is restarted by itself, unless `agentctl stop` stopped it; see `agentctl ps -a` and `agentctl logs agentctl-broker`.',
+  },
   AG6001: { title: 'No such run or task', fix: 'See `agentctl runs ls`.' },
   AG6002: { title: 'No such agent', fix: 'See `agentctl ps` or the agents of the file.' },
   AG6003: { title: 'No such pipeline', fix: 'See the pipelines of the file.' },
