@@ -1,5 +1,6 @@
 /** The verbs, over the ports: what the CLI, the controller and tests call. Each prepares a plan (pure, printable) that can then be applied. */
 import { readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Place } from '../spec/diagnostic.ts'
 import type { Project } from '../spec/model.ts'
 import { canonicalJson } from './canonical.ts'
@@ -87,7 +88,10 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
       if (draft.plan.steps.length === 0) return DONE
       const ours = oursToFind(draft.plan, images, observed)
       if (ours.length > 0) await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }), ours)
-      const opened = await bootstrap(ctx, project.name, draft.plan, observed, draft.desired)
+      const opened = await firstIn(ctx, project.name, { ...draft, observed }, async (seen) => ({
+        ...(await plan(ctx, project.name, seen, null, compose(null, seen), host.values, options, draft.store)),
+        observed: seen,
+      }))
       if (!opened.ok) return opened
       return await locked(ctx, project.name, options.lock_timeout_ms ?? LOCK_TIMEOUT_MS, async (lock) => {
         for (let attempt = 1; ; attempt++) {
@@ -460,6 +464,47 @@ async function bootstrap(ctx: VerbContext, name: string, plan: Plan, observed: O
   return part.steps.length === 0
     ? DONE
     : await execute(part, { ...ctx, observed, containers: want.containers, writeRecord: never, writeSecrets: never, ready: never })
+}
+
+const BOOTSTRAP_ATTEMPTS = 3
+/** The engine reserves a name a moment before it lists the container. */
+const SHOWS_MS = 2_000
+
+/** null: what has the holder's name is not ours. */
+async function holderShows(ctx: VerbContext, name: string): Promise<Observed | null> {
+  for (const end = Date.now() + SHOWS_MS; ; await sleep(100, undefined, { signal: ctx.signal })) {
+    const seen = await observe(ctx.runtime, name, ctx.signal)
+    if (holderOf(name, seen) !== null) return seen
+    if (Date.now() > end) return null
+  }
+}
+
+/**
+ * Bootstrap comes before the lock, so that two first `up`s of one project meet in it: the engine lets one of them make the holder. The other
+ * looks again and goes on with that one, and its lock decides.
+ */
+async function firstIn(
+  ctx: VerbContext,
+  name: string,
+  first: Draft & { readonly observed: Observed },
+  again: (seen: Observed) => Promise<Draft & { readonly observed: Observed }>,
+): Promise<Outcome> {
+  let draft = first
+  for (let attempt = 1; ; attempt++) {
+    const held: ProgressEvent[] = []
+    const emit = (event: ProgressEvent): void => {
+      if (event.kind === 'step' && (event.state === 'failed' || event.state === 'skipped')) held.push(event)
+      else ctx.emit(event)
+    }
+    const outcome = await bootstrap({ ...ctx, emit }, name, draft.plan, draft.observed, draft.desired)
+    const met = !outcome.ok && attempt < BOOTSTRAP_ATTEMPTS && outcome.failures.some((failure) => failure.code === 'AG4014')
+    const seen = met ? await holderShows(ctx, name) : null
+    if (seen === null) {
+      held.forEach(ctx.emit)
+      return outcome
+    }
+    draft = await again(seen)
+  }
 }
 
 /** The chosen steps and all that they need. */

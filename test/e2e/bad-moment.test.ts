@@ -159,6 +159,26 @@ test('two ups at once: one waits for the other, or is told so; both mean the sam
   done(await cli('up', '-d', '--remove-orphans'))
 })
 
+test('two first ups at once: one makes the project, the other waits for it', async () => {
+  const twice = projectFolder('t-twice', (project) => ({
+    'agents.yaml': `name: ${project}\nagents:\n  shell: { handler: exec, mem_limit: 64m }\n`,
+  }))
+  const up = (): Promise<Result> => agentctl(['up', '-d', '--format', 'json'], { cwd: twice.folder })
+  try {
+    const both = await Promise.all([up(), up(), up()])
+    expect(both.map((it) => [it.code, it.json().error ?? null])).toEqual([
+      [0, null],
+      [0, null],
+      [0, null],
+    ])
+    expect((await agentctl(['plan', '--format', 'json'], { cwd: twice.folder })).json().steps).toEqual([])
+  } finally {
+    done(await agentctl(['-p', twice.name, 'down', '-v']))
+    expect(await leftovers(twice.name)).toEqual([])
+    rmSync(twice.folder, { recursive: true, force: true })
+  }
+})
+
 test('a project that a newer agentctl made is refused by name by every verb, and none changes it', async () => {
   const holder = `${name}-agentctl-secrets-1`
   const edit = (expression: string): Promise<string> => run('docker', ['exec', holder, 'sed', '-i', '-E', expression, '/state/record.json'])
