@@ -1,4 +1,5 @@
 /** `run --agent AGENT -- CMD` by the real command: the agent's posture and secrets without its token, and nothing stays behind. */
+import { rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { agentctl, eventually, leftovers, projectFolder, type Result, run, type Running, start } from './cli-process.ts'
@@ -26,6 +27,7 @@ afterAll(async () => {
   const down = await named('down', '-v')
   expect(down.code, down.stderr).toBe(0)
   expect(await leftovers(name)).toEqual([])
+  rmSync(folder, { recursive: true, force: true })
 }, 120_000)
 
 test("streams and exit code are the command's; the container is gone afterwards", async () => {

@@ -1,5 +1,5 @@
 /** One trace per run, from the command through queue, gateway, agent and delegation: asserted from the bytes that an OTLP receiver got. */
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { OtlpReceiver, type ReceivedSpan } from '../support/otlp.ts'
@@ -78,6 +78,7 @@ afterAll(async () => {
   const down = await cli('down', '-v')
   expect(down.code, down.stderr).toBe(0)
   expect(await leftovers(name)).toEqual([])
+  rmSync(folder, { recursive: true, force: true })
 }, 120_000)
 beforeEach(() => void (receiver.requests.length = 0))
 
