@@ -1,0 +1,31 @@
+/** More networks than the engine's own address pools give. */
+import { expect, test } from 'vitest'
+import { leftovers } from '../support/docker.ts'
+import { type Stack, stack } from '../support/stack.ts'
+
+const ROLES = 30
+const LIMITS = 'mem_limit: 64m, pids_limit: 32'
+
+const connected = async ({ control }: Stack): Promise<readonly string[]> =>
+  (await control.replicas()).flatMap((it) => (it.connected ? [`${it.agent}:${it.replica}`] : [])).sort()
+
+test('two projects of 30 roles each: 60 networks of their own, every role connected, all gone afterwards', async () => {
+  const roles = Array.from({ length: ROLES }, (_, index) => `r${String(index).padStart(2, '0')}`)
+  const file = `agents:\n${roles.map((role) => `  ${role}: { ${LIMITS} }\n`).join('')}`
+  const names: string[] = []
+  {
+    await using first = await stack('t-scale-a', { 'agents.yaml': file })
+    await using second = await stack('t-scale-b', { 'agents.yaml': file })
+    for (const project of [first, second]) {
+      names.push(project.name)
+      expect(await connected(project)).toEqual(roles.map((role) => `${role}:1`))
+      const view = await project.ended(await project.submit({ agent: 'r29', type: 'task', tasks: [{ command: 'echo here' }] }))
+      expect(view.status).toBe('completed')
+    }
+    const networks = (await Promise.all(names.map(async (name) => await first.runtime.networks(name)))).flat()
+    expect(networks.length).toBeGreaterThanOrEqual(2 * ROLES)
+    const subnets = networks.flatMap((network) => network.subnets)
+    expect(new Set(subnets).size).toBe(networks.length)
+  }
+  for (const name of names) expect(await leftovers(name)).toEqual([])
+}, 150_000)
