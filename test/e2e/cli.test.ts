@@ -198,7 +198,9 @@ test('logs: prefix, tail, JSON lines, follow, and a reader that leaves', async (
   const follow = start(['logs', '-f', 'counter', '--tail', '0'], here)
   const task = done(await cli('task', 'counter', '{"text": "a b", "times": 1}', '--format', 'json')).json()
   expect(task.result).toEqual({ words: 2, text: 'a b' })
-  await follow.shows('counted for hi')
+  // `--tail 0` shows only what comes after it has attached, which nothing tells: count until it is seen.
+  const shown = follow.shows('counted for hi').then(() => true)
+  while (!(await Promise.race([shown, cli('task', 'counter', '{"text": "a b", "times": 1}').then(() => false)])));
   follow.signal('SIGINT')
   expect((await follow.result).code).toBe(130)
   const reader = start(['logs', '-f', 'counter'], here)
