@@ -1,9 +1,10 @@
-/** More networks than the engine's own address pools give. */
+/** Sizes that the engine's own defaults do not carry: more networks than its address pools give, more containers than one burst starts. */
 import { expect, test } from 'vitest'
 import { leftovers } from '../support/docker.ts'
 import { type Stack, stack } from '../support/stack.ts'
 
 const ROLES = 30
+const REPLICAS = 100
 const LIMITS = 'mem_limit: 64m, pids_limit: 32'
 
 const connected = async ({ control }: Stack): Promise<readonly string[]> =>
@@ -28,4 +29,21 @@ test('two projects of 30 roles each: 60 networks of their own, every role connec
     expect(new Set(subnets).size).toBe(networks.length)
   }
   for (const name of names) expect(await leftovers(name)).toEqual([])
+}, 150_000)
+
+test('one role of 100 replicas: all connected, all get work, all gone afterwards', async () => {
+  let name: string
+  {
+    await using project = await stack('t-scale-c', { 'agents.yaml': `agents:\n  many: { replicas: ${REPLICAS}, ${LIMITS} }\n` })
+    name = project.name
+    const replicas = Array.from({ length: REPLICAS }, (_, index) => `many:${index + 1}`)
+    expect(await connected(project)).toEqual([...replicas].sort())
+    // Long enough that no replica is free for a second one before all have theirs.
+    const tasks = replicas.map(() => ({ command: 'hostname; sleep 3' }))
+    const view = await project.ended(await project.submit({ agent: 'many', type: 'task', tasks }), 60_000)
+    expect(view.status).toBe('completed')
+    const hosts = view.jobs.map((it) => (it.result as { readonly stdout: string }).stdout)
+    expect(new Set(hosts).size).toBe(REPLICAS)
+  }
+  expect(await leftovers(name)).toEqual([])
 }, 150_000)
