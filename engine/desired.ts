@@ -202,7 +202,9 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
   const host = HOST.firstReplica + replica - 1
   const role = record.subnets[roleNetwork(agent.name)] ?? ''
   const endpoints: Endpoint[] = [{ network: networkName(project.name, roleNetwork(agent.name)), address: hostAddress(role, host) }]
-  const extraHosts: Record<string, string> = { gateway: hostAddress(role, HOST.gateway) }
+  // A service may be called gateway: then our door has another name for its users.
+  const door = agent.uses.includes('gateway') ? 'agentctl-gateway' : 'gateway'
+  const extraHosts: Record<string, string> = { [door]: hostAddress(role, HOST.gateway) }
   for (const service of [...agent.uses].sort()) {
     const link = linkNetwork(agent.name, service)
     endpoints.push({ network: networkName(project.name, link), address: hostAddress(record.subnets[link] ?? '', host) })
@@ -228,7 +230,7 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
     environment: {
       HOME: '/workspace',
       ...agent.environment,
-      [AGENT_ENV.gateway]: `http://gateway:${GATEWAY_PORT}`,
+      [AGENT_ENV.gateway]: `http://${door}:${GATEWAY_PORT}`,
       [AGENT_ENV.agent]: agent.name,
       [AGENT_ENV.replica]: String(replica),
       [AGENT_ENV.concurrency]: String(agent.concurrency),

@@ -95,8 +95,8 @@ export async function writeSecrets(
   for (const container of containers) {
     const [uid = 0, gid = uid] = (container.spec.user ?? '0').split(':').map(Number)
     const owner = Number.isInteger(uid) && Number.isInteger(gid) ? { uid, gid } : { uid: 0, gid: 0 }
-    // A service's user may be a name of its image, which only the image can resolve: such files are readable to all inside its folder.
-    const open = container.spec.kind === 'service' && !Number.isInteger(uid)
+    // A service's user may be its image's, or a name that only the image can resolve: such files are readable to all inside its folder.
+    const open = container.spec.kind === 'service' && (container.spec.user === null || !Number.isInteger(uid))
     const folder = secretsFolder(container.spec.name)
     entries.push({ path: `${folder}/`, mode: open ? 0o555 : 0o500, ...owner })
     for (const file of filesOf(project, store, container))

@@ -35,7 +35,7 @@ const NAMES: readonly string[] = ['ls', ...Object.keys(ACTIONS)]
 
 export const runs: Run = async (session, call) => {
   const [what = '', id, ...rest] = call.args
-  const action = ACTIONS[what]
+  const action = Object.hasOwn(ACTIONS, what) ? ACTIONS[what] : undefined
   if (action === undefined && what !== 'ls') {
     const near = nearest(what, NAMES)
     throw usage(
