@@ -62,6 +62,8 @@ export function connectBroker(options: BullmqOptions): Broker {
     keepAlive: 5_000,
     enableReadyCheck: true,
   })
+  // Every role's queue listens on it; a project may have many.
+  client.setMaxListeners(0)
   client.on('error', () => {})
   const connection = new RedisConnection(client as unknown as ConstructorParameters<typeof RedisConnection>[0], {
     shared: true,
