@@ -1,6 +1,6 @@
 /** Tar to and from the host's files. What comes out of an agent's container is hostile: it may not leave the folder that it is put into. */
 import { createReadStream, createWriteStream } from 'node:fs'
-import { lstat, mkdir, readdir, readlink, rm, stat, symlink } from 'node:fs/promises'
+import { lstat, mkdir, readdir, readlink, realpath, rm, symlink } from 'node:fs/promises'
 import { dirname, join, normalize, relative, resolve, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { extract, type Pack, pack } from 'tar-stream'
@@ -39,11 +39,13 @@ const entry = (tar: Pack, header: Parameters<Pack['entry']>[0]): Promise<void> =
   })
 
 /**
- * Unpacks below `folder`; the archive's top entry becomes `name`. Regular files and folders alone are made while the archive is read;
- * links come last, so that none is written through, and only those that stay inside.
+ * Unpacks below `folder`, which exists; the archive's top entry becomes `name`. Regular files and folders are made while the archive is
+ * read; links come last, and only those whose target is there and stays inside. Nothing is made or replaced through a link, be it of the
+ * host or of this archive.
  */
 export async function unpackTree(tar: NodeJS.ReadableStream | Pack, folder: string, name: string): Promise<number> {
-  const root = join(folder, name)
+  const top = await realpath(folder)
+  const root = join(top, name)
   const links: { path: string; to: string }[] = []
   let count = 0
   const parser = extract()
@@ -52,10 +54,9 @@ export async function unpackTree(tar: NodeJS.ReadableStream | Pack, folder: stri
   for await (const part of parser) {
     const { header } = part
     const path = placeOf(root, header.name)
-    await refuseLinks(folder, path)
-    if (header.type === 'directory') await mkdir(path, { recursive: true })
+    if (header.type === 'directory') await makeFolder(top, path)
     else if (header.type === 'file') {
-      await mkdir(dirname(path), { recursive: true })
+      await makeFolder(top, dirname(path))
       await rm(path, { force: true })
       await pipeline(part, createWriteStream(path, { flags: 'wx', mode: (header.mode ?? 0o644) & 0o777 }))
       count++
@@ -65,7 +66,7 @@ export async function unpackTree(tar: NodeJS.ReadableStream | Pack, folder: stri
     part.resume()
   }
   await reading
-  for (const { path, to } of links) if (await makeLink(root, path, to)) count++
+  for (const { path, to } of links) if (await makeLink(top, root, path, to)) count++
   return count
 }
 
@@ -75,7 +76,7 @@ function placeOf(root: string, name: string): string {
     .split(sep)
     .filter((it) => it !== '' && it !== '.')
   const path = join(root, ...rest)
-  if (normalize(name).startsWith('..') || rest.includes('..') || (path !== root && !path.startsWith(root + sep))) {
+  if (normalize(name).startsWith('..') || rest.includes('..') || !isWithin(root, path)) {
     throw new AgentctlError('AG4005', `the archive from the container has an entry outside of itself: ${JSON.stringify(name)}`, {
       hint: 'Nothing is written there. Look into the container before you trust its files.',
     })
@@ -83,21 +84,31 @@ function placeOf(root: string, name: string): string {
   return path
 }
 
-/** A link on the host below the folder (made before, by whom ever) is not followed. */
-async function refuseLinks(folder: string, path: string): Promise<void> {
-  for (let at = dirname(path); at.length > folder.length; at = dirname(at)) {
-    const info = await lstat(at).catch(() => null)
-    if (info?.isSymbolicLink() === true)
-      throw new AgentctlError('AG4005', `${at} is a link; files of the container are not written through it`, {
+/** Makes `path`, below the real folder `top`. Whatever of it is there already has to be a folder: a link (made by whom ever) is not followed. */
+async function makeFolder(top: string, path: string): Promise<void> {
+  let at = top
+  for (const step of relative(top, path).split(sep)) {
+    at = join(at, step)
+    const info = await lstat(at).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null
+      throw error
+    })
+    if (info === null) await mkdir(at)
+    else if (!info.isDirectory())
+      throw new AgentctlError('AG4005', `${at} is ${info.isSymbolicLink() ? 'a link' : 'no folder'}; nothing is written through it`, {
         hint: 'Copy into another folder.',
       })
   }
 }
 
-async function makeLink(root: string, path: string, to: string): Promise<boolean> {
-  if (to !== root && !to.startsWith(root + sep)) return false
-  if ((await stat(to).catch(() => null)) === null) return false
+/** Of a path whose parents are real folders, so that its relative target means to the system what it means here. */
+async function makeLink(top: string, root: string, path: string, to: string): Promise<boolean> {
+  await makeFolder(top, dirname(path))
+  const target = await realpath(to).catch(() => null)
+  if (target === null || to === path || !isWithin(root, to) || !isWithin(root, target)) return false
   await rm(path, { force: true })
-  await symlink(relative(dirname(path), to), path)
+  await symlink(relative(dirname(path), to) || '.', path)
   return true
 }
+
+const isWithin = (root: string, path: string): boolean => path === root || path.startsWith(root + sep)
