@@ -36,6 +36,12 @@ const MASKED_PATHS: readonly string[] = [
 ]
 const READONLY_PATHS: readonly string[] = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
 
+/** No core files, and so many open files. */
+export const ulimits = (nofile: number): Posture['ulimits'] => [
+  { name: 'core', soft: 0, hard: 0 },
+  { name: 'nofile', soft: nofile, hard: nofile },
+]
+
 const LOCKED_DOWN: Omit<Posture, 'seccomp' | 'oom_score_adj'> = {
   read_only: true,
   cap_drop: ['ALL'],
@@ -45,10 +51,7 @@ const LOCKED_DOWN: Omit<Posture, 'seccomp' | 'oom_score_adj'> = {
   readonly_paths: READONLY_PATHS,
   // The engine opens unprivileged ICMP sockets to every group by itself; nobody here pings.
   sysctls: { 'net.ipv4.ping_group_range': '1 0', 'net.ipv6.conf.all.disable_ipv6': '1' },
-  ulimits: [
-    { name: 'core', soft: 0, hard: 0 },
-    { name: 'nofile', soft: 4_096, hard: 4_096 },
-  ],
+  ulimits: ulimits(4_096),
   init: true,
 }
 

@@ -1,5 +1,5 @@
 /** The specs of our own parts: one image, one kind of power each (docs/architecture.md "Parts"). Pure. */
-import { trustedPosture } from './harden.ts'
+import { trustedPosture, ulimits } from './harden.ts'
 import {
   BROKER_VOLUME,
   HOST,
@@ -123,6 +123,8 @@ const broker = (facts: TrustedFacts): ContainerSpec => ({
 
 const gateway = (facts: TrustedFacts): ContainerSpec => ({
   ...base(facts, 'gateway', true),
+  // Up to 300 connections of each replica; not more, as a container's hard limit cannot be above the daemon's.
+  ulimits: ulimits(16_384),
   command: ['node', `${PATHS.app}/gateway.mjs`],
   healthcheck: { ...CHECK, test: httpCheck('/v1/health', `UNIX-CONNECT:${PATHS.controlSocket}`) },
   endpoints: [address(facts, 'control', HOST.gateway), ...facts.roleNetworks.map((network) => address(facts, network, HOST.gateway))],

@@ -21,6 +21,8 @@ export const MAX_WAIT_MS = 30_000
 export const MAX_WANT = 1_000
 /** How deep delegation may nest (a task submitted by a run has depth 0). */
 export const MAX_DEPTH = 8
+/** Most unfinished children of one task. Over it: 429 `too_many_children`. */
+export const MAX_CHILDREN = 1_000
 /** A task whose agent died this often while it held it is `dead`: it is likely the cause. */
 export const MAX_DEATHS = 3
 

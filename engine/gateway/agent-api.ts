@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import {
   MAX_BODY_BYTES,
+  MAX_CHILDREN,
   MAX_DEPTH,
   MAX_PAYLOAD_BYTES,
   MAX_WAIT_MS,
@@ -14,10 +15,12 @@ import type { Broker } from '../broker/port.ts'
 import { jsonBytes } from '../pipeline.ts'
 import { traceIdOf } from '../telemetry/traceparent.ts'
 import { type Identity, verifyReplicaToken } from '../tokens.ts'
+import { BodyBudget } from './body-budget.ts'
 import type { Config } from './config.ts'
+import { Connections } from './connections.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { RunEvents } from './events.ts'
-import { HttpError, readBody, readJson, sendError, sendJson, waitMs } from './http.ts'
+import { decoded, type Fields, HttpError, readBody, readJson, type Reserve, sendError, sendJson, urlOf, waitMs } from './http.ts'
 import type { Replica, Session } from './replicas.ts'
 import { childField } from './run-record.ts'
 import type { Runs } from './runs.ts'
@@ -59,6 +62,8 @@ type Call = {
 const unavailable = (): HttpError => new HttpError(503, 'unavailable', 'the broker is away', 'Send the request again.')
 const lost = (): HttpError =>
   new HttpError(409, 'lease_lost', 'the lease is dead, or not of this replica', 'Stop the work; its result would be refused.')
+const tooManyChildren = (): HttpError =>
+  new HttpError(429, 'too_many_children', `a task has at most ${MAX_CHILDREN} unfinished children`, 'Wait until some have ended.')
 const tooLarge = (what: string, bytes: number): HttpError =>
   new HttpError(
     413,
@@ -68,23 +73,30 @@ const tooLarge = (what: string, bytes: number): HttpError =>
   )
 
 export function agentServer(options: AgentApiOptions): Server {
-  const api = new AgentApi(options)
+  const connections = new Connections()
+  const api = new AgentApi(options, connections)
   const server = createServer((request, response) => void api.serve(request, response))
   // Agents keep their connections open: that they do is how the gateway knows that they live.
   server.keepAliveTimeout = 0
   server.requestTimeout = 60_000
   server.headersTimeout = 20_000
-  server.on('connection', (socket) => socket.setNoDelay(true))
+  server.on('connection', (socket) => {
+    socket.setNoDelay(true)
+    connections.opened(socket)
+  })
   return server
 }
 
 class AgentApi {
   readonly #options: AgentApiOptions
+  readonly #connections: Connections
+  readonly #budget = new BodyBudget()
   readonly #tokens = new Map<string, Identity>()
   #ready = false
 
-  constructor(options: AgentApiOptions) {
+  constructor(options: AgentApiOptions, connections: Connections) {
     this.#options = options
+    this.#connections = connections
     void options.ready.then(() => {
       this.#ready = true
     })
@@ -99,6 +111,7 @@ class AgentApi {
         return
       }
       replica = this.#options.dispatcher.replicas.of(this.#identify(request))
+      this.#connections.known(request.socket)
       if (++replica.requests > MAX_REQUESTS)
         throw new HttpError(
           429,
@@ -107,7 +120,7 @@ class AgentApi {
           'Wait for answers before asking more.',
         )
       const session = this.#options.dispatcher.replicas.enter(replica, sessionId(request), request.socket)
-      await this.#route(request, response, replica, session, path)
+      await this.#route(request, response, replica, session)
     } catch (error) {
       sendError(response, error, 'unavailable', this.#options.log)
     } finally {
@@ -115,14 +128,14 @@ class AgentApi {
     }
   }
 
-  async #route(request: IncomingMessage, response: ServerResponse, replica: Replica, session: Session, path: string): Promise<void> {
+  async #route(request: IncomingMessage, response: ServerResponse, replica: Replica, session: Session): Promise<void> {
     const gone = new AbortController()
     response.once('close', () => gone.abort())
-    const call: Call = { request, response, replica, session, signal: gone.signal, url: new URL(path, 'http://gateway') }
+    const call: Call = { request, response, replica, session, signal: gone.signal, url: urlOf(request, 'http://gateway') }
     const { pathname } = call.url
     if (pathname.startsWith('/v1/tasks/')) {
       method(request, 'GET')
-      return this.#task(call, decodeURIComponent(pathname.slice('/v1/tasks/'.length)))
+      return this.#task(call, decoded(pathname.slice('/v1/tasks/'.length)))
     }
     const handler = this.#handlers[pathname]
     if (handler === undefined) throw new HttpError(404, 'not_found', `there is no ${pathname}`, 'See docs/protocol.md.')
@@ -135,9 +148,23 @@ class AgentApi {
     '/v1/progress': (call) => this.#progress(call),
     '/v1/delegate': (call) => this.#delegate(call),
     '/v1/traces': (call) => this.#traces(call),
-    '/v1/complete': async (call) => this.#settle(call, completeCall(await readJson(call.request, MAX_BODY_BYTES))),
-    '/v1/fail': async (call) => this.#settle(call, failCall(await readJson(call.request, MAX_BODY_BYTES))),
+    '/v1/complete': async (call) => this.#settle(call, completeCall(await this.#json(call))),
+    '/v1/fail': async (call) => this.#settle(call, failCall(await this.#json(call))),
     '/v1/heartbeat': (call) => this.#heartbeat(call),
+  }
+
+  #json(call: Call): Promise<Fields> {
+    return readJson(call.request, MAX_BODY_BYTES, this.#reserve(call))
+  }
+
+  /** Room is held until the answer is out: what a request says is in memory as long as it is open. */
+  #reserve({ replica, response }: Call): Reserve {
+    let held = 0
+    response.once('close', () => this.#budget.release(replica, held))
+    return (bytes) => {
+      this.#budget.reserve(replica, bytes)
+      held += bytes
+    }
   }
 
   /** The HMAC is made once per token: a busy replica asks a thousand times a second. */
@@ -174,12 +201,13 @@ class AgentApi {
     if (!this.#ready || !this.#options.broker.connected) throw unavailable()
   }
 
-  async #lease({ request, response, session, signal }: Call): Promise<void> {
-    const call = leaseCall(await readJson(request, MAX_BODY_BYTES))
+  async #lease(call: Call): Promise<void> {
+    const { request, response, session, signal } = call
+    const asked = leaseCall(await this.#json(call))
     const { dispatcher } = this.#options
     await this.#whenReady(signal)
-    const working = dispatcher.lease(session, call, signal)
-    const reply = await inTime(working, call.wait_ms + READY_MS)
+    const working = dispatcher.lease(session, asked, signal)
+    const reply = await inTime(working, asked.wait_ms + READY_MS)
     if (reply === null || signal.aborted) {
       // What it brings later goes out with another request; what it settles is known then.
       working.then(
@@ -212,22 +240,25 @@ class AgentApi {
     sendJson(response, 200, '{"ok":true}')
   }
 
-  async #heartbeat({ request, response, replica, signal }: Call): Promise<void> {
-    const token = heartbeatCall(await readJson(request, MAX_BODY_BYTES))
+  async #heartbeat(call: Call): Promise<void> {
+    const { response, replica, signal } = call
+    const token = heartbeatCall(await this.#json(call))
     await this.#whenReady(signal)
     const lease = this.#held(replica, token)
     if (lease.cancel !== null) lease.cancel.told = true
     sendJson(response, 200, JSON.stringify({ ok: true, cancel: lease.cancel === null ? [] : [token] }))
   }
 
-  async #progress({ request, response, replica }: Call): Promise<void> {
-    const { lease, message, percent } = progressCall(await readJson(request, MAX_BODY_BYTES))
+  async #progress(call: Call): Promise<void> {
+    const { response, replica } = call
+    const { lease, message, percent } = progressCall(await this.#json(call))
     this.#options.events.add(this.#held(replica, lease).task, 'progress', message, percent)
     sendJson(response, 200, '{"ok":true}')
   }
 
-  async #delegate({ request, response, replica, signal }: Call): Promise<void> {
-    const { lease: token, key, agent, type, input } = delegateCall(await readJson(request, MAX_BODY_BYTES))
+  async #delegate(call: Call): Promise<void> {
+    const { request, response, replica, signal } = call
+    const { lease: token, key, agent, type, input } = delegateCall(await this.#json(call))
     const bytes = jsonBytes(input)
     if (bytes > MAX_PAYLOAD_BYTES) throw tooLarge('input', bytes)
     await this.#whenReady(signal)
@@ -259,6 +290,8 @@ class AgentApi {
     const parent = lease.task
     const id = `${parent.id}.${createHash('sha256').update(key).digest('hex').slice(0, 16)}`
     if (dispatcher.task(id)?.agent === agent) return id
+    // Before anything is written for it.
+    if (parent.children >= MAX_CHILDREN) throw tooManyChildren()
     const claimed = await broker.claimRunField(parent.run, childField(id), agent)
     if (claimed !== agent)
       throw new HttpError(
@@ -270,6 +303,8 @@ class AgentApi {
     const [state] = await broker.read([{ queue: agent, id }])
     if (state !== null || dispatcher.task(id) !== undefined) return id
     if (!runs.isOpen(parent.run) || parent.lease !== lease) throw lost()
+    // Others came meanwhile.
+    if (parent.children >= MAX_CHILDREN) throw tooManyChildren()
     const process = tracing.process(parent, lease.epoch)
     const above =
       typeof traceparent === 'string' && traceIdOf(traceparent) !== null && traceIdOf(traceparent) === traceIdOf(process)
@@ -299,8 +334,9 @@ class AgentApi {
     sendJson(response, 200, JSON.stringify(view))
   }
 
-  async #traces({ request, response, replica }: Call): Promise<void> {
-    const body = await readBody(request, MAX_TRACES_BYTES)
+  async #traces(call: Call): Promise<void> {
+    const { request, response, replica } = call
+    const body = await readBody(request, MAX_TRACES_BYTES, this.#reserve(call))
     this.#options.traces.forward(ownTraces(body, replica, this.#options.config.project.name), 'application/json')
     sendJson(response, 200, '{}')
   }

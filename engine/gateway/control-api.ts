@@ -6,7 +6,7 @@ import type { Broker } from '../broker/port.ts'
 import type { Config } from './config.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { RunEvents } from './events.ts'
-import { type Fields, HttpError, readBody, readJson, sendError, sendJson, waitMs } from './http.ts'
+import { decoded, type Fields, HttpError, readBody, readJson, sendError, sendJson, urlOf, waitMs } from './http.ts'
 import type { Runs } from './runs.ts'
 import { refuse } from './submission.ts'
 import type { TraceForwarder } from './traces.ts'
@@ -49,7 +49,7 @@ class ControlApi {
     const gone = new AbortController()
     response.once('close', () => gone.abort())
     try {
-      const url = new URL(request.url ?? '/', 'http://control')
+      const url = urlOf(request, 'http://control')
       await this.#route({ request, response, url, signal: gone.signal })
     } catch (error) {
       sendError(response, error, 'AG5002', this.#options.log)
@@ -57,7 +57,7 @@ class ControlApi {
   }
 
   async #route(call: Call): Promise<void> {
-    const [version, kind, id, action, ...rest] = call.url.pathname.slice(1).split('/').map(decodeURIComponent)
+    const [version, kind, id, action, ...rest] = call.url.pathname.slice(1).split('/').map(decoded)
     if (version === 'v1' && rest.length === 0) {
       const name = `${call.request.method} ${kind}${id === undefined ? '' : '/ID'}${action === undefined ? '' : `/${action}`}`
       switch (name) {

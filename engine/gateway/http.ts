@@ -52,24 +52,31 @@ export function sendError(response: ServerResponse, error: unknown, away: string
   )
 }
 
-/** The whole body; over the limit: 413, without reading on. */
-export function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
+/** Makes room for bytes of a body, or throws. */
+export type Reserve = (bytes: number) => void
+
+/** The whole body; over the limit: 413, without reading on. Room for it is reserved at once when its length is declared, else as it comes. */
+export function readBody(request: IncomingMessage, limit: number, reserve: Reserve = () => {}): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const tooLarge = (): HttpError =>
       new HttpError(413, 'payload_too_large', `the request body is over the limit of ${limit} bytes`, 'Send less in one request.')
-    if (Number(request.headers['content-length'] ?? 0) > limit) {
-      reject(tooLarge())
-      return
-    }
+    const declared = request.headers['content-length']
+    if (Number(declared ?? 0) > limit) throw tooLarge()
+    reserve(Number(declared ?? 0))
     const chunks: Buffer[] = []
     let size = 0
     request.on('data', (chunk: Buffer) => {
       size += chunk.length
-      if (size > limit) {
+      try {
+        if (size > limit) throw tooLarge()
+        if (declared === undefined) reserve(chunk.length)
+        chunks.push(chunk)
+      } catch (error) {
         request.pause()
         request.removeAllListeners('data')
-        reject(tooLarge())
-      } else chunks.push(chunk)
+        chunks.length = 0
+        reject(error)
+      }
     })
     request.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)))
     request.on('error', reject)
@@ -79,8 +86,8 @@ export function readBody(request: IncomingMessage, limit: number): Promise<Buffe
 
 export type Fields = { readonly [name: string]: unknown }
 
-export async function readJson(request: IncomingMessage, limit: number): Promise<Fields> {
-  const text = (await readBody(request, limit)).toString('utf8')
+export async function readJson(request: IncomingMessage, limit: number, reserve?: Reserve): Promise<Fields> {
+  const text = (await readBody(request, limit, reserve)).toString('utf8')
   let value: unknown
   try {
     value = text === '' ? {} : JSON.parse(text)
@@ -89,6 +96,21 @@ export async function readJson(request: IncomingMessage, limit: number): Promise
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badRequest('the body must be a JSON object')
   return value as Fields
+}
+
+/** The URL of a request; what is none is the caller's mistake. */
+export function urlOf(request: IncomingMessage, base: string): URL {
+  const url = URL.parse(request.url ?? '/', base)
+  if (url === null) throw badRequest('the path is not a URL')
+  return url
+}
+
+export function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment)
+  } catch {
+    throw badRequest(`the path has a wrong escape: "${segment.slice(0, 100)}"`)
+  }
 }
 
 /** `?wait_ms=` of a URL, clamped; 0 when absent. */

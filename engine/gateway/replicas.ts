@@ -21,6 +21,8 @@ export interface Replica {
   fetching: number
   /** Open requests. */
   requests: number
+  /** Of their bodies. */
+  bytes: number
   session: Session | null
   /** The session before: a late request of it must not end the present one. */
   replaced: string | null
@@ -83,6 +85,7 @@ export class Replicas {
       parked: 0,
       fetching: 0,
       requests: 0,
+      bytes: 0,
       session: null,
       replaced: null,
       sessionless: null,

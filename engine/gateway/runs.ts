@@ -113,12 +113,18 @@ export class Runs {
 
   /** One step after the other. */
   #advance(run: Run): Promise<void> {
-    run.advancing = run.advancing
-      .then(() => this.#steps(run))
-      .catch((error: unknown) => {
-        if (!this.#closing) this.#options.log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
-      })
+    run.advancing = run.advancing.then(() => this.#steps(run)).catch((error: unknown) => this.#stuck(run, error))
     return run.advancing
+  }
+
+  /** What the broker refuses may pass; an error of the code itself is the same at every try, so the run would stay open for ever. */
+  async #stuck(run: Run, error: unknown): Promise<void> {
+    if (this.#closing) return
+    const { log } = this.#options
+    log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+    if (run.status !== 'running' || !(error instanceof RangeError || error instanceof TypeError || error instanceof SyntaxError)) return
+    run.ending = false
+    await this.#end(run, 'failed').catch((again: unknown) => log(`run ${run.id}: ${String(again)}`))
   }
 
   async #steps(run: Run): Promise<void> {

@@ -3,6 +3,7 @@ import { Agent } from 'node:http'
 import { post } from '../post.ts'
 import { ATTR } from '../telemetry/names.ts'
 import type { Identity } from '../tokens.ts'
+import { isTooDeep } from './depth.ts'
 import { badRequest } from './http.ts'
 
 const MAX_QUEUED_BYTES = 8_388_608
@@ -65,7 +66,7 @@ export function ownTraces(body: Buffer, { agent, replica }: Identity, project: s
     throw badRequest('the body is not OTLP/HTTP JSON')
   }
   const list = (document as { resourceSpans?: unknown } | null)?.resourceSpans
-  if (!Array.isArray(list)) throw badRequest('resourceSpans must be a list (OTLP/HTTP JSON)')
+  if (!Array.isArray(list) || isTooDeep(list)) throw badRequest('resourceSpans must be a list (OTLP/HTTP JSON)')
   const own: { readonly [key: string]: string } = {
     [ATTR.serviceName]: agent,
     [ATTR.serviceInstance]: String(replica),

@@ -9,6 +9,7 @@ import {
   type Settlement,
   type WorkError,
 } from '../../spec/protocol.ts'
+import { isTooDeep, MAX_NESTING } from './depth.ts'
 import { badRequest, type Fields, type HttpError } from './http.ts'
 
 const MAX_LEASES = 10_000
@@ -40,7 +41,8 @@ function done(element: unknown, index: number): Done {
 }
 
 function settlement(lease: string, body: Fields): Settlement | null {
-  if (body['status'] === 'completed') return { lease, status: 'completed', result: (body['result'] ?? null) as Json }
+  if (body['status'] === 'completed')
+    return isTooDeep(body['result']) ? null : { lease, status: 'completed', result: (body['result'] ?? null) as Json }
   if (body['status'] !== 'failed') return null
   const error = workError(body['error'])
   return error === null ? null : { lease, status: 'failed', error }
@@ -58,7 +60,7 @@ function workError(error: unknown): WorkError | null {
 export const completeCall = (body: Fields): Settlement => ({
   lease: lease(body),
   status: 'completed',
-  result: (body['result'] ?? null) as Json,
+  result: shallow(body['result'] ?? null, 'result'),
 })
 
 export function failCall(body: Fields): Settlement {
@@ -87,7 +89,12 @@ export function delegateCall(body: Fields): DelegateRequest & { readonly type: s
   if (type !== undefined && (typeof type !== 'string' || type === '' || type.length > MAX_CODE))
     throw wrong('type', `a string of 1 to ${MAX_CODE} characters`, type)
   if (input === undefined) throw wrong('input', 'a JSON value', input)
-  return { lease: lease(body), key, agent, type: type ?? 'task', input: input as Json }
+  return { lease: lease(body), key, agent, type: type ?? 'task', input: shallow(input, 'input') }
+}
+
+function shallow(value: unknown, name: string): Json {
+  if (isTooDeep(value)) throw badRequest(`"${name}" is nested more than ${MAX_NESTING} levels deep`)
+  return value as Json
 }
 
 function lease(body: Fields): string {
