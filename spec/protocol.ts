@@ -19,6 +19,8 @@ export const SESSION_SILENCE_MS = 5_000
 export const MAX_WAIT_MS = 30_000
 /** Most tasks in one lease request. */
 export const MAX_WANT = 1_000
+/** `data` of a progress, as JSON bytes: what is for people to watch is small. */
+export const MAX_PROGRESS_BYTES = 2_048
 /** How deep delegation may nest (a task submitted by a run has depth 0). */
 export const MAX_DEPTH = 8
 /** Most unfinished children of one task. Over it: 429 `too_many_children`. */
@@ -185,4 +187,6 @@ export interface RunEvent {
   readonly event: 'queued' | 'leased' | 'progress' | 'requeued' | WorkStatus
   readonly message?: string
   readonly percent?: number
+  /** Of a progress, as the agent gave it. */
+  readonly data?: Json
 }

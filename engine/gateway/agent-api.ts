@@ -251,8 +251,8 @@ class AgentApi {
 
   async #progress(call: Call): Promise<void> {
     const { response, replica } = call
-    const { lease, message, percent } = progressCall(await this.#json(call))
-    this.#options.events.add(this.#held(replica, lease).task, 'progress', message, percent)
+    const { lease, message, percent, data } = progressCall(await this.#json(call))
+    this.#options.events.add(this.#held(replica, lease).task, 'progress', message, percent, data)
     sendJson(response, 200, '{"ok":true}')
   }
 

@@ -2,7 +2,7 @@
  * What happens in a run, for people who watch: the latest events of each run are kept in the broker, in batches, and told to watchers
  * once they are kept, so that a watcher who comes back after a restart finds the same list. Losing some loses no work.
  */
-import type { RunEvent } from '../../spec/protocol.ts'
+import type { Json, RunEvent } from '../../spec/protocol.ts'
 import type { Broker } from '../broker/port.ts'
 import type { Task } from './work.ts'
 
@@ -12,7 +12,7 @@ const KEPT = 2_000
 const MAX_MESSAGE = 2_000
 
 export interface EventSink {
-  add(task: Task, event: RunEvent['event'], message?: string, percent?: number): void
+  add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void
 }
 
 interface Pending {
@@ -22,6 +22,7 @@ interface Pending {
   readonly event: RunEvent['event']
   readonly message: string | undefined
   readonly percent: number | undefined
+  readonly data: Json | undefined
 }
 
 export class RunEvents implements EventSink {
@@ -35,9 +36,9 @@ export class RunEvents implements EventSink {
     this.#broker = broker
   }
 
-  add(task: Task, event: RunEvent['event'], message?: string, percent?: number): void {
+  add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void {
     const pending = this.#pending.get(task.run)
-    const entry = { at: Date.now(), task: task.id, agent: task.agent, event, message, percent }
+    const entry = { at: Date.now(), task: task.id, agent: task.agent, event, message, percent, data }
     if (pending === undefined) this.#pending.set(task.run, [entry])
     else if (pending.length < KEPT) pending.push(entry)
     this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
@@ -96,7 +97,7 @@ export class RunEvents implements EventSink {
   }
 }
 
-function line({ at, task, agent, event, message, percent }: Pending): string {
+function line({ at, task, agent, event, message, percent, data }: Pending): string {
   const told: RunEvent = {
     at: new Date(at).toISOString(),
     task,
@@ -104,6 +105,7 @@ function line({ at, task, agent, event, message, percent }: Pending): string {
     event,
     ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE) }),
     ...(percent === undefined ? {} : { percent }),
+    ...(data === undefined ? {} : { data }),
   }
   return JSON.stringify(told)
 }

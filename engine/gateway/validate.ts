@@ -3,12 +3,14 @@ import {
   type DelegateRequest,
   type Json,
   type LeaseRequest,
+  MAX_PROGRESS_BYTES,
   MAX_WAIT_MS,
   MAX_WANT,
   type ProgressRequest,
   type Settlement,
   type WorkError,
 } from '../../spec/protocol.ts'
+import { jsonBytes } from '../pipeline.ts'
 import { isTooDeep, MAX_NESTING } from './depth.ts'
 import { badRequest, type Fields, type HttpError } from './http.ts'
 
@@ -72,11 +74,14 @@ export function failCall(body: Fields): Settlement {
 export const heartbeatCall = (body: Fields): string => lease(body)
 
 export function progressCall(body: Fields): ProgressRequest {
-  const { message, percent } = body
+  const { message, percent, data } = body
   if (message !== undefined && typeof message !== 'string') throw wrong('message', 'a string', message)
   if (percent !== undefined && (typeof percent !== 'number' || !Number.isFinite(percent))) throw wrong('percent', 'a number', percent)
+  const bytes = data === undefined ? 0 : jsonBytes(shallow(data, 'data'))
+  if (bytes > MAX_PROGRESS_BYTES) throw badRequest(`"data" has ${bytes} bytes of JSON; the limit is ${MAX_PROGRESS_BYTES}`)
   return {
     lease: lease(body),
+    ...(data === undefined ? {} : { data: data as Json }),
     ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE) }),
     ...(percent === undefined ? {} : { percent: Math.min(100, Math.max(0, percent)) }),
   }

@@ -299,17 +299,18 @@ test('an agent without a session works with single requests, whatever connection
   await sleep(500)
   const { lease } = leased.tasks[0]
   expect((await curl.post('/v1/heartbeat', { lease }, close)).json).toEqual({ ok: true, cancel: [] })
-  expect((await curl.post('/v1/progress', { lease, message: 'half', percent: 50 }, close)).status).toBe(200)
+  expect((await curl.post('/v1/progress', { lease, message: 'half', percent: 50, data: { step: 2 } }, close)).status).toBe(200)
+  expect((await curl.post('/v1/progress', { lease, data: 'x'.repeat(2_048) }, close)).status).toBe(400)
   expect((await curl.post('/v1/complete', { lease, result: 'ok' }, close)).json).toEqual({ ok: true })
   expect((await h.ended(run)).result).toEqual({ task: ['ok'] })
   const events = (await h.control('GET', `/v1/runs/${run}/events`)).body
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line))
-  expect(events.map((event) => [event.event, event.message, event.percent].filter((it) => it !== undefined))).toEqual([
+  expect(events.map((event) => [event.event, event.message, event.percent, event.data].filter((it) => it !== undefined))).toEqual([
     ['queued'],
     ['leased'],
-    ['progress', 'half', 50],
+    ['progress', 'half', 50, { step: 2 }],
     ['completed'],
   ])
 })
