@@ -61,6 +61,14 @@ export const CODES = {
     title: 'The broker does not answer',
     fix: 'It is restarted by itself, unless `agentctl stop` stopped it; see `agentctl ps -a` and `agentctl logs agentctl-broker`.',
   },
+  AG5003: {
+    title: "The broker's settings would lose work",
+    fix: 'Set maxmemory-policy noeviction and appendonly yes on the broker, or say `broker: { durability: none }`.',
+  },
+  AG5004: {
+    title: 'The broker has lost data',
+    fix: 'See `agentctl runs ls`: the runs of the range that the message names were lost or run again.',
+  },
   AG6001: { title: 'No such run or task', fix: 'See `agentctl runs ls`.' },
   AG6002: { title: 'No such agent', fix: 'See `agentctl ps` or the agents of the file.' },
   AG6003: { title: 'No such pipeline', fix: 'See the pipelines of the file.' },
@@ -70,6 +78,18 @@ export const CODES = {
   AG6007: {
     title: 'The agent does not speak the protocol',
     fix: 'An image of your own must lease tasks (docs/protocol.md) within ready_timeout.',
+  },
+  AG6008: { title: 'The queue is full', fix: 'Submit again when some tasks have ended; `max_queue` of the agent is the bound.' },
+  AG6009: {
+    title: 'No room for more work',
+    fix: 'Free disk or broker memory; finished runs leave the broker as they age. Tasks under way go on.',
+  },
+  AG6010: { title: 'An artifact is over a limit or of a type that is not taken', fix: 'See `artifacts:` in the file.' },
+  AG6011: { title: 'No such dead letter', fix: 'See `agentctl dlq ls`.' },
+  AG6012: { title: 'No such approval, or it is decided', fix: 'See `agentctl approvals ls`.' },
+  AG6013: {
+    title: 'Recorded steps do not fit the code',
+    fix: 'Keep the names and number of the steps of a task stable, or give changed code a new task.',
   },
   AG7001: { title: 'Bad usage of the command line', fix: 'See --help of the verb.' },
   AG7002: { title: 'Interrupted', fix: 'What was started goes on; see `agentctl ps` and `agentctl runs ls`.' },

@@ -61,7 +61,85 @@ export type Handler =
   | { readonly kind: 'module' /** absolute path on the host */; readonly path: string }
   | { readonly kind: 'image' }
 
+/** Which failed executions are tried again, and when. An agent's death is no failure of the task and is not counted here. */
+export interface RetryPolicy {
+  /** Executions that may fail in all; 1: none is tried again. */
+  readonly attempts: number
+  /** Before the second execution. `exponential` doubles it each time. */
+  readonly delay_ms: number
+  readonly max_delay_ms: number
+  readonly backoff: 'exponential' | 'fixed'
+  /** 0 to 1: the share of a delay that is random, so that what failed together is not tried together. */
+  readonly jitter: number
+  /** Error codes that are tried again; "*": all. null: those that the agent called retryable, and timeouts. */
+  readonly on: readonly string[] | null
+}
+
+/** Temporal's four words. null: no limit. */
+export interface Timeouts {
+  /** From the submit to the first execution. Final. */
+  readonly schedule_to_start_ms: number | null
+  /** One execution. Tried again as `retry` says. */
+  readonly start_to_close_ms: number | null
+  /** From the submit to the end, all executions and waits. Final. */
+  readonly schedule_to_close_ms: number | null
+  /** Longest silence of the work itself (progress, step, log, child), not of the process that holds it. */
+  readonly heartbeat_ms: number | null
+}
+
+/** When motion is no progress. null: never. */
+export interface StallPolicy {
+  /** The same step (name, tool, hash of arguments) so often in a row. */
+  readonly repeats: number | null
+  /** Steps since `percent` or `milestone` last changed. */
+  readonly steps: number | null
+  /** Tokens since then. */
+  readonly tokens: number | null
+}
+
+/** How the gateway gives an agent its work. It is read from the record as it goes: a change restarts no container. */
+export interface WorkPolicy {
+  /** Tasks of this agent at once, over all replicas. Parked ones do not count. */
+  readonly total: number | null
+  /** Fairness: ["input", "tenant"] or ["run"], a path into the task. */
+  readonly key: readonly string[] | null
+  /** Tasks with the same key at once. null with a key: as many as the agent has slots (fair, not capped). */
+  readonly per_key: number | null
+  readonly rate: { readonly max: number; readonly per_ms: number } | null
+  readonly retry: RetryPolicy
+  readonly timeouts: Timeouts
+  readonly stall: StallPolicy
+  /** Unfinished tasks of this agent; beyond it a submit or a delegation is refused (429). */
+  readonly max_queue: number
+}
+
+/** `durability`: what Redis has on disk when it says yes. none: nothing; normal: within a second; strict: all. */
+export interface BrokerSettings {
+  /** null: the one that we run. Without the password. */
+  readonly url: string | null
+  /** Name under `secrets:`. */
+  readonly password: string | null
+  /** Name under `secrets:`: the CA of a rediss:// broker whose certificate no public CA signed. */
+  readonly ca: string | null
+  readonly durability: 'none' | 'normal' | 'strict'
+  /** Tasks at once in the whole project. Parked ones do not count. */
+  readonly concurrency: number | null
+}
+
+export interface ArtifactSettings {
+  /** Bytes of one. */
+  readonly max_size: number
+  /** Bytes of all of a run, and of all that are kept. */
+  readonly max_run: number
+  readonly max_total: number
+  /** Media types that are taken ("text/*"); null: any. */
+  readonly types: readonly string[] | null
+  /** After its run has ended. */
+  readonly retention_ms: number
+}
+
 export interface Agent extends Workload {
+  readonly work: WorkPolicy
   readonly role: 'orchestrator' | 'worker'
   readonly handler: Handler
   readonly concurrency: number
@@ -115,6 +193,8 @@ export interface Project {
   readonly volumes: { readonly [name: string]: { readonly name: string } }
   readonly pipelines: { readonly [name: string]: Pipeline }
   readonly telemetry: { readonly endpoint: string } | null
+  readonly broker: BrokerSettings
+  readonly artifacts: ArtifactSettings
 }
 
 /** Defaults of the file, in one place: the schema's descriptions, `normalize` and the docs name these. */
@@ -123,3 +203,23 @@ export const DEFAULTS = {
   service: { mem_limit: 1_073_741_824, cpus: 1, pids_limit: 512, replicas: 1 },
   tmpfs: { tmp: 67_108_864, workspace: 268_435_456 },
 } as const
+
+export const DEFAULT_WORK: WorkPolicy = {
+  total: null,
+  key: null,
+  per_key: null,
+  rate: null,
+  // 1 s, 2 s, … up to a minute: as long as a provider's 429 or a service's restart lasts. Half of it random.
+  retry: { attempts: 3, delay_ms: 1_000, max_delay_ms: 60_000, backoff: 'exponential', jitter: 0.5, on: null },
+  timeouts: { schedule_to_start_ms: null, start_to_close_ms: null, schedule_to_close_ms: null, heartbeat_ms: null },
+  stall: { repeats: 10, steps: null, tokens: null },
+  max_queue: 100_000,
+}
+export const DEFAULT_BROKER: BrokerSettings = { url: null, password: null, ca: null, durability: 'normal', concurrency: null }
+export const DEFAULT_ARTIFACTS: ArtifactSettings = {
+  max_size: 268_435_456,
+  max_run: 1_073_741_824,
+  max_total: 10_737_418_240,
+  types: null,
+  retention_ms: 604_800_000,
+}

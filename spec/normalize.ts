@@ -1,7 +1,7 @@
 /** Tree → Project: every way of writing a thing becomes one. Expects a tree that `checkForm` has been through; what is left of a broken part is skipped. */
 import { posix } from 'node:path'
 import type { Agent, Handler, Project, Secret, Service } from './model.ts'
-import { DEFAULTS } from './model.ts'
+import { DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, DEFAULTS } from './model.ts'
 import { type Context, names, pathOf } from './context.ts'
 import { mountsOf, portsOf, secretsOf } from './mounts.ts'
 import { pipelineOf } from './pipeline.ts'
@@ -21,6 +21,8 @@ export function normalize(root: Node, context: Context, projectName: string | un
     volumes: section('volumes', (name) => ({ name })),
     pipelines: section('pipelines', (name, node, at) => pipelineOf(name, node, at, context)),
     telemetry: endpoint === '' ? null : { endpoint },
+    broker: DEFAULT_BROKER,
+    artifacts: DEFAULT_ARTIFACTS,
   }
 }
 
@@ -73,6 +75,7 @@ function agentOf(name: string, node: MapNode, at: string, context: Context): Age
     delegates_to: delegates,
     uses: list('uses'),
     isolation: { reuse: 'role' },
+    work: DEFAULT_WORK,
     ready_timeout_ms:
       timeout === undefined
         ? DEFAULTS.agent.ready_timeout_ms

@@ -51,6 +51,8 @@ export interface WorkError {
   readonly code: string
   readonly message: string
   readonly retryable?: boolean
+  /** With `retryable`: not before so many ms from now (a provider's Retry-After). */
+  readonly after_ms?: number
 }
 
 /** One leased task. `lease` is its secret: whoever shows it may settle this attempt and no other. */
@@ -63,9 +65,11 @@ export interface LeasedTask {
   readonly input: Json
   /** 1 for the first execution. `id:attempt` is a safe idempotency key towards the outside. */
   readonly attempt: number
-  /** Unix ms, or null: no deadline. */
+  /** Unix ms at which the gateway gives this execution up, or null. */
   readonly deadline: number | null
   readonly traceparent: string | null
+  /** Steps that earlier executions recorded (`GET /v1/journal`); absent: none. */
+  readonly journal?: number
 }
 
 export type Settlement =
@@ -101,7 +105,97 @@ export interface ProgressRequest {
   readonly message?: string
   readonly percent?: number
   readonly data?: Json
+  /** What the work has just done: the gateway tells motion from progress by it (docs/protocol.md "Stalled"). */
+  readonly step?: StepBeat
 }
+export interface StepBeat {
+  readonly name: string
+  readonly tool?: string
+  /** Of the tool's arguments; the gateway compares it and nothing else. */
+  readonly args_hash?: string
+  /** Used by this step. */
+  readonly tokens?: number
+  /** Anything that changes when the work gets further. */
+  readonly milestone?: string
+}
+
+/** `POST /v1/logs {lease, lines}` → {ok}. At most 64 KiB per request; what an agent writes faster than LOG_BYTES_PER_S is cut, and said so. */
+export interface LogLine {
+  readonly stream: 'stdout' | 'stderr' | 'log'
+  readonly text: string
+}
+export interface LogsRequest {
+  readonly lease: string
+  readonly lines: readonly LogLine[]
+}
+
+/** Many at once: `POST /v1/delegate {lease, tasks}` → {tasks: [id]}, all or none. */
+export interface DelegateManyRequest {
+  readonly lease: string
+  readonly tasks: readonly Omit<DelegateRequest, 'lease'>[]
+}
+/** `POST /v1/await {lease, tasks, wait_ms}` → {done, tasks: [TaskView]}: held until all have ended or the time is over. */
+export interface AwaitRequest {
+  readonly lease: string
+  readonly tasks: readonly string[]
+  readonly wait_ms?: number
+}
+export interface AwaitReply {
+  readonly done: boolean
+  readonly tasks: readonly TaskView[]
+}
+
+/**
+ * A question to a person. `POST /v1/approvals {lease, key, message, data?}` → ApprovalView; the same key is the same question, also for
+ * a later execution. `GET /v1/approvals/ID?wait_ms=` → ApprovalView. While it is pending the task is parked.
+ */
+export interface ApprovalRequest {
+  readonly lease: string
+  readonly key: string
+  readonly message: string
+  readonly data?: Json
+}
+export interface ApprovalView {
+  readonly id: string
+  readonly task: string
+  readonly agent: string
+  readonly key: string
+  readonly message: string
+  readonly data: Json
+  readonly status: 'pending' | 'approved' | 'rejected'
+  /** ISO 8601. */
+  readonly created_at: string
+  readonly decided_at: string | null
+  /** What the person said. */
+  readonly comment: string | null
+}
+
+/**
+ * `PUT /v1/artifacts/NAME?lease=` with the bytes as body → ArtifactView. What an execution stores becomes visible with its completion, and
+ * not at all if it fails or is lost. `GET /v1/artifacts/sha256:HEX?lease=` → the bytes: of the task itself, its children's, or named in its input.
+ */
+export interface ArtifactView {
+  readonly name: string
+  /** sha256:HEX */
+  readonly digest: string
+  readonly size: number
+  readonly type: string
+  readonly task: string
+}
+
+/**
+ * `POST /v1/journal {lease, entries}` → {ok}; the first record of a key stays. `GET /v1/journal?lease=` → {entries}.
+ * At most JOURNAL_ENTRIES of a task, each at most MAX_PAYLOAD_BYTES, JOURNAL_BYTES together.
+ */
+export interface JournalEntry {
+  /** NAME#N: the N-th step of that name, from 1. */
+  readonly key: string
+  readonly kind: 'step' | 'checkpoint'
+  readonly value: Json
+}
+export const JOURNAL_ENTRIES = 1_000
+export const JOURNAL_BYTES = 4_194_304
+export const LOG_BYTES_PER_S = 65_536
 
 export interface DelegateRequest {
   readonly lease: string
@@ -125,6 +219,8 @@ export interface TaskView {
   readonly result: Json
   readonly error: WorkError | null
   readonly trace_id: string | null
+  /** Absent: none. */
+  readonly artifacts?: readonly ArtifactView[]
 }
 
 export interface ErrorBody {
@@ -163,11 +259,95 @@ export interface RunSummary {
  * POST /v1/runs → {run}. Either a pipeline with inputs, or one agent with inputs of tasks (one task per element).
  * `id`: the caller's own run id (`run_<ulid>`), so that a repeated submit makes no second run.
  */
-export type SubmitRequest =
-  | { readonly id?: string; readonly pipeline: string; readonly inputs: { readonly [name: string]: Json }; readonly traceparent?: string }
-  | { readonly id?: string; readonly agent: string; readonly type: string; readonly tasks: readonly Json[]; readonly traceparent?: string }
+export type SubmitRequest = SubmitOptions &
+  (
+    | { readonly pipeline: string; readonly inputs: { readonly [name: string]: Json } }
+    | { readonly agent: string; readonly type: string; readonly tasks: readonly Json[] }
+  )
+export interface SubmitOptions {
+  readonly id?: string
+  readonly traceparent?: string
+  /** -9 to 9, default 0; higher runs first. Children have their parent's. */
+  readonly priority?: number
+  /** Start no earlier than so many ms from now. */
+  readonly delay_ms?: number
+  /** A submit with the key of a run that is open, or that was made within `dedup_ttl_ms` (default 0), makes none and gives that run. */
+  readonly dedup_key?: string
+  readonly dedup_ttl_ms?: number
+  /** Over those of the agents. */
+  readonly timeouts?: {
+    readonly schedule_to_start_ms?: number
+    readonly start_to_close_ms?: number
+    readonly schedule_to_close_ms?: number
+    readonly heartbeat_ms?: number
+  }
+  /** The run that this one repeats. */
+  readonly retry_of?: string
+}
 export interface SubmitReply {
   readonly run: string
+  /** The run was there already (`id` or `dedup_key`). */
+  readonly existing?: boolean
+}
+
+/** One execution that did not end its task well: what became of it, and the tail of what it wrote. */
+export interface AttemptView {
+  readonly attempt: number
+  /** AGENT.REPLICA */
+  readonly replica: string
+  readonly started_at: string
+  readonly ended_at: string
+  /** agent_died, agent_stalled, timeout, or the agent's own. */
+  readonly error: WorkError
+  readonly log: string
+}
+/** GET /v1/dlq → {tasks: [DeadLetterSummary]}, newest first; GET /v1/dlq/TASK → DeadLetter. What ended `failed` or `dead`, until it is dropped. */
+export interface DeadLetterSummary {
+  readonly id: string
+  readonly run: string
+  readonly agent: string
+  readonly type: string
+  readonly status: 'failed' | 'dead'
+  readonly attempts: number
+  readonly error: WorkError | null
+  readonly ended_at: string
+  readonly trace_id: string | null
+}
+export interface DeadLetter extends DeadLetterSummary {
+  readonly input: Json
+  readonly history: readonly AttemptView[]
+  readonly events: readonly RunEvent[]
+}
+/** POST /v1/dlq/TASK/retry {input?} → {run}: a new run of this one task; the dead letter stays until it is dropped. POST /v1/dlq/TASK/drop → {}. */
+
+/** GET /v1/tasks/TASK/explain. */
+export interface Explanation {
+  readonly id: string
+  readonly agent: string
+  readonly status: WorkStatus
+  /** Most immediate first. Ended tasks: one, how they ended. */
+  readonly reasons: readonly {
+    readonly code:
+      | 'ended'
+      | 'running'
+      | 'delayed'
+      | 'retry_delay'
+      | 'behind'
+      | 'no_replica'
+      | 'slots_busy'
+      | 'agent_total'
+      | 'project_concurrency'
+      | 'per_key'
+      | 'rate_limit'
+      | 'child'
+      | 'approval'
+      | 'needs'
+      | 'run_delayed'
+      | 'broker_away'
+    readonly message: string
+    /** The child, key, limit or task that is meant. */
+    readonly ref?: string
+  }[]
 }
 /** GET /v1/replicas: what the gateway knows of the replicas; the source of `ready` and `tasks` in `ps`. */
 export interface ReplicaView {
@@ -177,6 +357,8 @@ export interface ReplicaView {
   readonly connected: boolean
   /** Tasks it holds now. */
   readonly tasks: number
+  /** Why it is to be replaced: the controller restarts it, and its next session clears this. Absent: it is well. */
+  readonly stalled?: string
 }
 /** One line of GET /v1/runs/RUN/events (JSON Lines): progress and transitions, for `run` without --detach and `runs logs`. */
 export interface RunEvent {
@@ -184,7 +366,9 @@ export interface RunEvent {
   readonly at: string
   readonly task: string
   readonly agent: string
-  readonly event: 'queued' | 'leased' | 'progress' | 'requeued' | WorkStatus
+  readonly event: 'queued' | 'leased' | 'progress' | 'log' | 'requeued' | 'stalled' | 'refused' | 'approval' | WorkStatus
+  /** Which execution, where it matters. */
+  readonly attempt?: number
   readonly message?: string
   readonly percent?: number
   /** Of a progress, as the agent gave it. */

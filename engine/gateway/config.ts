@@ -1,7 +1,7 @@
 /** What the gateway is told: the project record (watched) and its two secrets. Both may come later than the gateway itself. */
 import { readFile, stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Agent, Project } from '../../spec/model.ts'
+import { type Agent, DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, type Project } from '../../spec/model.ts'
 import { TRUSTED_SECRETS } from '../names.ts'
 import { type ProjectRecord, RECORD_VERSION } from '../record.ts'
 
@@ -37,7 +37,7 @@ export async function watchRecord(
       if (record.version > RECORD_VERSION)
         throw new Error(`the record has version ${record.version}, made by agentctl ${record.written_by}; this one knows ${RECORD_VERSION}`)
       stamp = now
-      project = record.project
+      project = complete(record.project)
       complained = ''
       return true
     } catch (error) {
@@ -68,6 +68,14 @@ export async function watchRecord(
     close: () => clearInterval(timer),
   }
 }
+
+/** A record of a version that did not know these keys. */
+const complete = (project: Project): Project => ({
+  ...project,
+  broker: project.broker ?? DEFAULT_BROKER,
+  artifacts: project.artifacts ?? DEFAULT_ARTIFACTS,
+  agents: Object.fromEntries(Object.entries(project.agents).map(([name, agent]) => [name, { ...agent, work: agent.work ?? DEFAULT_WORK }])),
+})
 
 export interface Secrets {
   readonly key: string

@@ -6,7 +6,7 @@ import type { Observed } from '../../engine/observe.ts'
 import type { ObservedContainer } from '../../engine/ports.ts'
 import type { ProjectRecord } from '../../engine/record.ts'
 import { allocateSubnets } from '../../engine/subnets.ts'
-import { type Agent, DEFAULTS, type Project, type Service } from '../../spec/model.ts'
+import { type Agent, DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, DEFAULTS, type Project, type Service } from '../../spec/model.ts'
 
 const workload = {
   image: null,
@@ -32,6 +32,7 @@ export const agent = (name: string, extra: Partial<Agent> = {}): Agent => ({
   role: 'worker',
   handler: { kind: 'exec' },
   concurrency: 1,
+  work: DEFAULT_WORK,
   delegates_to: [],
   uses: [],
   isolation: { reuse: 'role' },
@@ -58,6 +59,8 @@ export const project = (parts: { agents?: readonly Agent[]; services?: readonly 
   volumes: Object.fromEntries((parts.volumes ?? []).map((name) => [name, { name }])),
   pipelines: {},
   telemetry: null,
+  broker: DEFAULT_BROKER,
+  artifacts: DEFAULT_ARTIFACTS,
 })
 
 export const record = (of: Project, extra: Partial<ProjectRecord> = {}): ProjectRecord => ({
