@@ -57,6 +57,9 @@ const SERVICE_TIMEOUT_MS = 300_000
 export const secretsMount = (record: Pick<ProjectRecord, 'project' | 'data_root'>): string =>
   posix.join(record.data_root, 'volumes', volumeName(record.project.name, SECRETS_VOLUME), '_data')
 
+const gatewayState = (record: ProjectRecord): string =>
+  posix.join(record.data_root, 'volumes', volumeName(record.project.name, STATE_VOLUME), '_data', posix.basename(PATHS.gatewayState))
+
 const usersOf = (project: Project, service: string): readonly Agent[] =>
   sorted(project.agents).filter((agent) => agent.uses.includes(service))
 const sorted = <T>(map: { readonly [name: string]: T }): readonly T[] =>
@@ -82,6 +85,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     image: record.images.engine,
     seccomp,
     secretsMount: secretsMount(record),
+    gatewayState: gatewayState(record),
     engineSocket: record.engine_socket,
     subnets: record.subnets,
     roleNetworks: Object.keys(project.agents).sort().map(roleNetwork),

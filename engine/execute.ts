@@ -146,6 +146,13 @@ async function act(step: Step, { runtime, signal, writeRecord, writeSecrets }: E
         [{ path: './', content: '', mode: 0o755, uid: operation.uid, gid: operation.gid }],
         signal,
       )
+    case 'make-folder':
+      return await runtime.putFiles(
+        operation.container,
+        operation.path,
+        [{ path: `${operation.folder}/`, content: '', mode: 0o700, uid: operation.uid, gid: operation.gid }],
+        signal,
+      )
     case 'remove-volume':
       return await runtime.removeVolume(operation.name, signal)
     case 'write-secrets':

@@ -33,6 +33,8 @@ export const PATHS = {
   /** The state volume: holder (rw, writes), controller and gateway and egress (ro). */
   state: '/state',
   record: '/state/record.json',
+  /** The gateway's own folder of the state volume, the only part of it that it writes. */
+  gatewayState: '/state/gateway',
   /** The whole secrets volume: holder and controller only; everyone else sees their own folder at /run/secrets. */
   secretsRoot: '/secrets',
   secrets: '/run/secrets',

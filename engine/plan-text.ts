@@ -26,6 +26,7 @@ export const planView = (plan: Plan): PlanView => ({
 const DETAIL: { readonly [K in Operation['op']]?: (operation: Extract<Operation, { op: K }>) => string } = {
   'create-network': (operation) => `${operation.network.subnet}${operation.network.internal ? ' internal' : ''}`,
   'own-volume': (operation) => `to ${operation.uid}:${operation.gid}`,
+  'make-folder': (operation) => `${operation.folder} of ${operation.uid}:${operation.gid}`,
   'write-secrets': (operation) => `for ${operation.containers.join(', ')}`,
   'write-record': (operation) => `revision ${operation.revision}`,
   'create-container': (operation) => operation.container.image,

@@ -15,6 +15,15 @@ export type Operation =
       readonly uid: number
       readonly gid: number
     }
+  /** A folder in a volume that another container holds, made there (by PUT) for who binds it. One that exists keeps what is in it. */
+  | {
+      readonly op: 'make-folder'
+      readonly container: string
+      readonly path: string
+      readonly folder: string
+      readonly uid: number
+      readonly gid: number
+    }
   | { readonly op: 'remove-volume'; readonly name: string }
   /** Write the secret files of these containers into the secrets volume (values are resolved by the executor, never in the plan). */
   | { readonly op: 'write-secrets'; readonly containers: readonly string[] }

@@ -2,8 +2,9 @@
  * desired × observed → plan. Pure: every rule about recreate, order and cause is here and is tested as text.
  * `up`, `scale`, `stop`, `start` and the controller's repairs are this one function with different desired states; `down` is `tearDown`.
  */
+import { posix } from 'node:path'
 import type { Desired, DesiredContainer } from './desired.ts'
-import { LABEL, SECRETS_VOLUME, trustedName, volumeName } from './names.ts'
+import { LABEL, PATHS, SECRETS_VOLUME, STATE_VOLUME, trustedName, volumeName } from './names.ts'
 import { type Observed, kindOf, replicaOf } from './observe.ts'
 import type { Operation, Plan, Step } from './plan.ts'
 import type { ObservedContainer } from './ports.ts'
@@ -144,6 +145,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   let holderStart: number | undefined
   let record: number | undefined
   const secrets = new Map<string, number>()
+  const folders = new Map<string, number>()
 
   // A port of the host may be one that a container which goes still holds.
   const freed = (want: DesiredContainer): readonly number[] => (want.spec.ports.length === 0 ? [] : [...removals.values()])
@@ -158,7 +160,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         .filter((other) => other.group === group)
         .map((other) => (until === 'running' ? started.get(other.spec.name) : up.get(other.spec.name))),
     )
-    const base = spec.name === holderName ? [] : [record, secrets.get(spec.name), holderStart]
+    const base = spec.name === holderName ? [] : [record, secrets.get(spec.name), folders.get(spec.name), holderStart]
     switch (verdict.kind) {
       case 'keep': {
         if (spec.kind === 'gateway') joinNetworks(build, want, have, [...base], made)
@@ -277,7 +279,11 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     for (const name of names) secrets.set(name, step)
   }
 
-  for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) bring(want)
+  for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) {
+    if (want.spec.kind === 'gateway' && ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? ''))
+      folders.set(want.spec.name, makeFolder(build, desired.project, want, holderStart))
+    bring(want)
+  }
   finish()
   for (const want of inOrder(rest.filter((want) => !want.group.startsWith('agentctl-')))) {
     for (const group of want) bring(group)
@@ -317,6 +323,18 @@ function removeSteps(build: Builder, container: ObservedContainer, cause: string
       )
     : undefined
   return build.add({ op: 'remove-container', container: container.name }, target, cause, stop === undefined ? needs : [stop])
+}
+
+/** The gateway's folder of the state volume: a bind source must exist before who binds it is made. */
+function makeFolder(build: Builder, project: string, { spec }: DesiredContainer, holderStart: number | undefined): number {
+  const [uid = 0, gid = uid] = (spec.user ?? '0').split(':').map(Number)
+  const { dir, base } = posix.parse(PATHS.gatewayState)
+  return build.add(
+    { op: 'make-folder', container: trustedName(project, 'secrets'), path: dir, folder: base, uid, gid },
+    `volume:${volumeName(project, STATE_VOLUME)}`,
+    "the gateway's folder",
+    [holderStart],
+  )
 }
 
 function joinNetworks(

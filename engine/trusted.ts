@@ -23,6 +23,8 @@ export interface TrustedFacts {
   readonly seccomp: string
   /** Path of the secrets volume on the engine. */
   readonly secretsMount: string
+  /** Path of the gateway's folder of the state volume on the engine. */
+  readonly gatewayState: string
   /** Where the engine's socket lies on its own machine. */
   readonly engineSocket: string
   readonly subnets: { readonly [network: string]: string }
@@ -32,7 +34,7 @@ export interface TrustedFacts {
 
 const MIB = 1_048_576
 /** uid of the gateway, egress and broker in the engine image. */
-const PART_UID = 10_002
+export const PART_UID = 10_002
 /** "Our own parts use an interval of 1 s" (CONTRACT): a dead part is seen within two. */
 const CHECK = { interval_ms: 1_000, timeout_ms: 2_000, start_period_ms: 10_000, retries: 3 } as const
 
@@ -133,7 +135,8 @@ const gateway = (facts: TrustedFacts): ContainerSpec => ({
     egress: hostAddress(facts.subnets['control'] ?? '', HOST.egress),
   },
   volumes: [stateVolume(facts, true)],
-  binds: ownSecrets(facts, 'gateway'),
+  // Archive, artifacts and witness. The rest of the state volume stays read-only to it: the record is what it obeys.
+  binds: [...ownSecrets(facts, 'gateway'), { source: facts.gatewayState, target: PATHS.gatewayState, read_only: false }],
   tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run(PART_UID)],
   mem_limit: 512 * MIB,
 })

@@ -29,6 +29,7 @@ const WORDS: Readonly<Record<string, readonly [done: string, failed: string]>> =
   'remove-volume': ['removed', 'to be removed'],
   'remove-container': ['removed', 'to be removed'],
   'own-volume': ['owned', 'to be given to its user'],
+  'make-folder': ['made', 'to be made'],
   'write-secrets': ['written', 'to be written'],
   'write-record': ['recorded', 'to be recorded'],
   'connect-network': ['connected', 'to be connected'],

@@ -28,6 +28,8 @@ export interface GatewayOptions {
   readonly host?: string
   readonly port?: number
   readonly controlSocket?: string
+  /** A folder of its own that outlives it: archive, artifacts, witness. */
+  readonly stateDir?: string
   readonly traces?: string
   /** With the first record and each later one. */
   readonly configured?: (project: Project) => void
@@ -62,9 +64,10 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     ended: (task, status) => runs.taskEnded(task, status),
   })
   const views = new Views(broker, () => dispatcher)
+  const stateDir = options.stateDir ?? PATHS.gatewayState
   const abort = new AbortController()
   const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, abort.signal, log)
-  const shared = { config, broker, dispatcher, runs, views, events, traces, ready, log }
+  const shared = { config, broker, stateDir, dispatcher, runs, views, events, traces, ready, log }
   const servers = { agents: agentServer({ ...shared, key, tracing }), control: controlServer(shared) }
   const socket = options.controlSocket ?? PATHS.controlSocket
   await rm(socket, { force: true })

@@ -146,6 +146,7 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
           AGENTCTL_RECORD: join(folder, 'record.json'),
           AGENTCTL_SECRETS: secrets,
           AGENTCTL_CONTROL: socket,
+          AGENTCTL_STATE: join(folder, 'state'),
           AGENTCTL_HOST: '127.0.0.1',
           AGENTCTL_PORT: String(port),
         },

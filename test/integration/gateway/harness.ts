@@ -135,6 +135,7 @@ export async function harness(): Promise<Harness> {
         host: '127.0.0.1',
         port,
         controlSocket,
+        stateDir: join(directory, 'state'),
         log: () => {},
         ...(traces === undefined ? {} : { traces }),
       })
@@ -149,6 +150,7 @@ export async function harness(): Promise<Harness> {
         AGENTCTL_RECORD: record,
         AGENTCTL_SECRETS: directory,
         AGENTCTL_CONTROL: controlSocket,
+        AGENTCTL_STATE: join(directory, 'state'),
         AGENTCTL_HOST: '127.0.0.1',
         AGENTCTL_PORT: String(port),
       }

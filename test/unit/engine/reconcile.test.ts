@@ -34,24 +34,25 @@ test('the first up makes networks, volumes, the holder, the record and secrets b
     [1, 6, 9, 10, 11] -> #12 create-container container:p-agentctl-broker-1 (engine:1): does not exist
     [12] -> #13 own-volume volume:p_agentctl-broker (to 10002:10002): belongs to uid 10002
     [12, 13] -> #14 start-container container:p-agentctl-broker-1: does not exist
-    [1, 4, 9, 10, 11] -> #15 create-container container:p-agentctl-gateway-1 (engine:1): does not exist
-    [3, 15] -> #16 connect-network container:p-agentctl-gateway-1 (p_agent-coder 10.192.2.2): joins p_agent-coder
-    [15, 16] -> #17 start-container container:p-agentctl-gateway-1: does not exist
-    [1, 4, 9, 10] -> #18 create-container container:p-agentctl-egress-1 (engine:1): does not exist
-    [2, 18] -> #19 connect-network container:p-agentctl-egress-1 (p_outside): joins p_outside
-    [18, 19] -> #20 start-container container:p-agentctl-egress-1: does not exist
-    [4, 5, 9, 10] -> #21 create-container container:p-agentctl-controller-1 (engine:1): does not exist
-    [21] -> #22 start-container container:p-agentctl-controller-1: does not exist
-    [14] -> #23 wait container:p-agentctl-broker-1 (healthy within 60s): until healthy
-    [17] -> #24 wait container:p-agentctl-gateway-1 (healthy within 60s): until healthy
-    [20] -> #25 wait container:p-agentctl-egress-1 (healthy within 60s): until healthy
-    [22] -> #26 wait container:p-agentctl-controller-1 (healthy within 60s): until healthy
-    [3, 9, 10, 11] -> #27 create-container container:p-coder-1 (agent:1): does not exist
-    [27] -> #28 start-container container:p-coder-1: does not exist
-    [3, 9, 10, 11] -> #29 create-container container:p-coder-2 (agent:1): does not exist
-    [29] -> #30 start-container container:p-coder-2: does not exist
-    [24, 28] -> #31 wait container:p-coder-1 (ready within 30s): until ready
-    [24, 30] -> #32 wait container:p-coder-2 (ready within 30s): until ready"
+    [9] -> #15 make-folder volume:p_agentctl-state (gateway of 10002:10002): the gateway's folder
+    [1, 4, 9, 10, 11, 15] -> #16 create-container container:p-agentctl-gateway-1 (engine:1): does not exist
+    [3, 16] -> #17 connect-network container:p-agentctl-gateway-1 (p_agent-coder 10.192.2.2): joins p_agent-coder
+    [16, 17] -> #18 start-container container:p-agentctl-gateway-1: does not exist
+    [1, 4, 9, 10] -> #19 create-container container:p-agentctl-egress-1 (engine:1): does not exist
+    [2, 19] -> #20 connect-network container:p-agentctl-egress-1 (p_outside): joins p_outside
+    [19, 20] -> #21 start-container container:p-agentctl-egress-1: does not exist
+    [4, 5, 9, 10] -> #22 create-container container:p-agentctl-controller-1 (engine:1): does not exist
+    [22] -> #23 start-container container:p-agentctl-controller-1: does not exist
+    [14] -> #24 wait container:p-agentctl-broker-1 (healthy within 60s): until healthy
+    [18] -> #25 wait container:p-agentctl-gateway-1 (healthy within 60s): until healthy
+    [21] -> #26 wait container:p-agentctl-egress-1 (healthy within 60s): until healthy
+    [23] -> #27 wait container:p-agentctl-controller-1 (healthy within 60s): until healthy
+    [3, 9, 10, 11] -> #28 create-container container:p-coder-1 (agent:1): does not exist
+    [28] -> #29 start-container container:p-coder-1: does not exist
+    [3, 9, 10, 11] -> #30 create-container container:p-coder-2 (agent:1): does not exist
+    [30] -> #31 start-container container:p-coder-2: does not exist
+    [25, 29] -> #32 wait container:p-coder-1 (ready within 30s): until ready
+    [25, 31] -> #33 wait container:p-coder-2 (ready within 30s): until ready"
   `)
 })
 
