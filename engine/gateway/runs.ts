@@ -171,7 +171,7 @@ export class Runs {
   async #addTasks(run: Run, job: PipelineJob, inputs: readonly Json[], only: ReadonlySet<number> | null): Promise<void> {
     const { dispatcher, tracing } = this.#options
     const sent = tracing.send(run.traceparent, job.id)
-    const head = { run: run.id, job: job.id, parent: null, depth: 0, type: job.type, sent }
+    const head = { run: run.id, job: job.id, parent: null, depth: 0, type: job.type, sent, created: Date.now() }
     const tasks: { task: Task; data: string }[] = []
     for (const [item, input] of inputs.entries()) {
       if (only !== null && !only.has(item)) continue

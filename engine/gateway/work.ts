@@ -1,6 +1,8 @@
 /** What the gateway holds in memory of unfinished work, and how a task is written into its job. Everything here can be read again from the broker. */
-import type { WorkError, WorkStatus } from '../../spec/protocol.ts'
+import type { SubmitOptions, WorkError, WorkStatus } from '../../spec/protocol.ts'
 import type { Replica, Session } from './replicas.ts'
+
+export type RunTimeouts = NonNullable<SubmitOptions['timeouts']>
 
 export interface Task {
   readonly id: string
@@ -13,6 +15,16 @@ export interface Task {
   readonly type: string
   /** traceparent of the span that sent it. */
   readonly sent: string
+  /** Unix ms from which its deadlines count: when it was made, or the end of its delay. 0: made by a gateway that did not write it. */
+  readonly created: number
+  /** -9 to 9, higher first; absent: 0. */
+  readonly priority?: number
+  /** Value of the agent's `concurrency.key`, as text; absent: none. */
+  readonly key?: string
+  /** Of the run, over those of the agent. */
+  readonly timeouts?: RunTimeouts
+  /** It was executed before, so `schedule_to_start` is met. */
+  started?: boolean
   /** Unfinished children: while there are any, the task is parked and holds no slot. */
   children: number
   lease: Lease | null
@@ -60,11 +72,11 @@ export const parseFailure = (text: string): Failure => {
 
 export const CANCELLED: Failure = { status: 'cancelled', error: null }
 
-type Head = Pick<Task, 'run' | 'job' | 'parent' | 'depth' | 'type' | 'sent'>
+export type Head = Pick<Task, 'run' | 'job' | 'parent' | 'depth' | 'type' | 'sent' | 'created' | 'priority' | 'key' | 'timeouts'>
 
 /** `input` is JSON text and comes last, so that it is passed on without being parsed. */
-export const encodeTask = ({ run, job, parent, depth, type, sent }: Head, input: string): string =>
-  `${JSON.stringify({ run, job, parent, depth, type, sent }).slice(0, -1)},"input":${input}}`
+export const encodeTask = ({ run, job, parent, depth, type, sent, created, priority, key, timeouts }: Head, input: string): string =>
+  `${JSON.stringify({ run, job, parent, depth, type, sent, created, priority, key, timeouts }).slice(0, -1)},"input":${input}}`
 
 /** A quote inside a JSON string is escaped, so the first match is the key. */
 const inputAt = (data: string): number => data.indexOf(',"input":')
@@ -73,9 +85,9 @@ export const inputOf = (data: string): string => data.slice(inputAt(data) + ',"i
 /** null: not a task of ours. */
 export function decodeTask(id: string, agent: string, data: string): Task | null {
   try {
-    const { run, job, parent, depth, type, sent } = JSON.parse(`${data.slice(0, inputAt(data))}}`) as Head
-    if (typeof run !== 'string') return null
-    return { id, agent, run, job, parent, depth, type, sent, children: 0, lease: null }
+    const head = JSON.parse(`${data.slice(0, inputAt(data))}}`) as Head
+    if (typeof head.run !== 'string') return null
+    return { id, agent, ...head, created: head.created ?? 0, children: 0, lease: null }
   } catch {
     return null
   }

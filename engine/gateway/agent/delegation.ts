@@ -7,7 +7,7 @@ import { HttpError, sendJson, waitMs } from '../http.ts'
 import type { Replica } from '../replicas.ts'
 import { childField } from '../run-record.ts'
 import { delegateCall } from '../validate.ts'
-import { encodeTask, type Lease, type Task } from '../work.ts'
+import { encodeTask, type Head, type Lease, type Task } from '../work.ts'
 import { type Handler, type Kit, lost, tooLarge } from './call.ts'
 
 const tooManyChildren = (): HttpError =>
@@ -65,7 +65,18 @@ async function child(kit: Kit, lease: Lease, asked: Asked, traceparent: string |
       ? traceparent
       : process
   const sent = tracing.send(above, id)
-  const head = { run: parent.run, job: null, parent: parent.id, depth: parent.depth + 1, type, sent }
+  const { priority, timeouts } = parent
+  const head: Head = {
+    run: parent.run,
+    job: null,
+    parent: parent.id,
+    depth: parent.depth + 1,
+    type,
+    sent,
+    created: Date.now(),
+    ...(priority === undefined ? {} : { priority }),
+    ...(timeouts === undefined ? {} : { timeouts }),
+  }
   const task: Task = { id, agent, ...head, children: 0, lease: null }
   runs.childAdded(task)
   await dispatcher.add([{ task, data: encodeTask(head, JSON.stringify(asked.input)) }])

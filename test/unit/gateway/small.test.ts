@@ -32,7 +32,7 @@ test('a lease is of one holder, one task and one execution', () => {
 })
 
 test('a task comes out of its job as it went in, its input untouched', () => {
-  const head = { run: 'run_x', job: 'scan "it",\\"input\\":1', parent: null, depth: 2, type: 'a,"input":b', sent: '00-1-2-01' }
+  const head = { run: 'run_x', job: 'scan "it",\\"input\\":1', parent: null, depth: 2, type: 'a,"input":b', sent: '00-1-2-01', created: 7 }
   const input = '{"input":{"a":[1,"}"]},"x":"é\\u0000"}'
   const data = encodeTask(head, input)
   expect(JSON.parse(data)).toEqual({ ...head, input: JSON.parse(input) })
