@@ -362,6 +362,8 @@ export interface ReplicaView {
 }
 /** One line of GET /v1/runs/RUN/events (JSON Lines): progress and transitions, for `run` without --detach and `runs logs`. */
 export interface RunEvent {
+  /** Unlike that of any other event of the run: `Last-Event-ID` of who comes back. Absent: it is older than the ids. */
+  readonly id?: string
   /** ISO 8601. */
   readonly at: string
   readonly task: string

@@ -16,6 +16,7 @@ export interface EventSink {
 }
 
 interface Pending {
+  readonly id: string
   readonly at: number
   readonly task: string
   readonly agent: string
@@ -29,6 +30,9 @@ export class RunEvents implements EventSink {
   readonly #broker: Broker
   readonly #pending = new Map<string, Pending[]>()
   readonly #watchers = new Map<string, Set<(lines: readonly string[]) => void>>()
+  /** With a count: ids of events, which no gateway before or after this one gives. */
+  readonly #start = Date.now().toString(36)
+  #count = 0
   #timer: NodeJS.Timeout | null = null
   #flushing: Promise<void> = Promise.resolve()
 
@@ -38,7 +42,7 @@ export class RunEvents implements EventSink {
 
   add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void {
     const pending = this.#pending.get(task.run)
-    const entry = { at: Date.now(), task: task.id, agent: task.agent, event, message, percent, data }
+    const entry = { id: `${this.#start}.${(this.#count++).toString(36)}`, at: Date.now(), task: task.id, agent: task.agent, event, message, percent, data }
     if (pending === undefined) this.#pending.set(task.run, [entry])
     else if (pending.length < KEPT) pending.push(entry)
     this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
@@ -97,8 +101,9 @@ export class RunEvents implements EventSink {
   }
 }
 
-function line({ at, task, agent, event, message, percent, data }: Pending): string {
+function line({ id, at, task, agent, event, message, percent, data }: Pending): string {
   const told: RunEvent = {
+    id,
     at: new Date(at).toISOString(),
     task,
     agent,

@@ -49,7 +49,7 @@ export const runs: Run = async (session, call) => {
   const { control } = await session.control(project)
   // The id of a task names its run.
   if (action !== undefined) return await action(session, control, (id ?? '').replace(/\..*$/s, ''), call)
-  await session.out.print({ runs: await control.runs() }, (view) =>
+  await session.out.print(await control.runs(), (view) =>
     session.globals.quiet ? view.runs.map((it) => it.run).join('\n') : renderRuns(view),
   )
   return EXIT.done

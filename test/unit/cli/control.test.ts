@@ -57,7 +57,7 @@ test('large bodies pass in both directions', async () => {
   const big = 'ä'.repeat(600_000)
   await using gateway = await fakeGateway(async (request, response) => answer(response, 200, JSON.parse(await bodyOf(request))))
   const control = await openControl(gateway.runtime, 'p', never)
-  expect(await control.submit({ pipeline: big, inputs: {} })).toEqual({ pipeline: big, inputs: {} })
+  expect(await control.submit({ id: 'run_1', pipeline: big, inputs: {} })).toEqual({ id: 'run_1', pipeline: big, inputs: {} })
   control.close()
 })
 
