@@ -9,7 +9,11 @@ import type { Task } from './work.ts'
 const FLUSH_MS = 100
 /** Per run; a run of thousands of tasks is watched live. */
 const KEPT = 2_000
+/** Of a run's kept lines, so that events cannot fill the broker (logs are events too). */
+const KEPT_BYTES = 1_048_576
 const MAX_MESSAGE = 2_000
+/** Sizes of a run's lines are forgotten when nothing has happened in it for so long; they are read again if need be. */
+const QUIET_MS = 60_000
 
 export interface EventSink {
   add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void
@@ -20,29 +24,57 @@ interface Pending {
   readonly at: number
   readonly task: string
   readonly agent: string
+  readonly attempt: number | undefined
   readonly event: RunEvent['event']
   readonly message: string | undefined
   readonly percent: number | undefined
   readonly data: Json | undefined
 }
 
+/** What of a run is kept in the broker: the size of each line, oldest first. */
+interface Kept {
+  readonly sizes: number[]
+  bytes: number
+  touched: number
+}
+
 export class RunEvents implements EventSink {
   readonly #broker: Broker
+  readonly #archived: (run: string) => Promise<readonly string[]>
+  readonly #kept = new Map<string, Kept>()
   readonly #pending = new Map<string, Pending[]>()
   readonly #watchers = new Map<string, Set<(lines: readonly string[]) => void>>()
   /** With a count: ids of events, which no gateway before or after this one gives. */
   readonly #start = Date.now().toString(36)
   #count = 0
+  #swept = Date.now()
   #timer: NodeJS.Timeout | null = null
   #flushing: Promise<void> = Promise.resolve()
 
-  constructor(broker: Broker) {
+  /** `archived`: events of a run that has left the broker. */
+  constructor(broker: Broker, archived: (run: string) => Promise<readonly string[]> = async () => []) {
     this.#broker = broker
+    this.#archived = archived
+  }
+
+  /** A run that was made just now: nothing of it is kept yet. */
+  begin(run: string): void {
+    this.#kept.set(run, { sizes: [], bytes: 0, touched: Date.now() })
   }
 
   add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void {
     const pending = this.#pending.get(task.run)
-    const entry = { id: `${this.#start}.${(this.#count++).toString(36)}`, at: Date.now(), task: task.id, agent: task.agent, event, message, percent, data }
+    const entry = {
+      id: `${this.#start}.${(this.#count++).toString(36)}`,
+      at: Date.now(),
+      task: task.id,
+      agent: task.agent,
+      attempt: task.lease?.epoch,
+      event,
+      message,
+      percent,
+      data,
+    }
     if (pending === undefined) this.#pending.set(task.run, [entry])
     else if (pending.length < KEPT) pending.push(entry)
     this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
@@ -63,17 +95,50 @@ export class RunEvents implements EventSink {
     }
     const batches = [...this.#pending]
     this.#pending.clear()
+    this.#forgetQuiet()
     await Promise.all(
       batches.map(async ([run, entries]) => {
         const lines = entries.map(line)
-        await this.#broker.appendEvents(run, lines, KEPT)
+        const keep = this.#fit(run, this.#kept.get(run) ?? (await this.#read(run)), lines)
+        await this.#broker.appendEvents(run, lines, keep).catch((error: unknown) => {
+          this.#kept.delete(run)
+          throw error
+        })
         for (const watcher of this.#watchers.get(run) ?? []) watcher(lines)
       }),
     )
   }
 
-  /** Those kept so far, then each batch, until `stop` of the returned function. */
-  async watch(run: string, tell: (lines: readonly string[]) => void): Promise<() => void> {
+  /** How many of a run's latest lines to keep, with these. */
+  #fit(run: string, kept: Kept, lines: readonly string[]): number {
+    this.#kept.set(run, kept)
+    kept.touched = Date.now()
+    for (const text of lines) {
+      const bytes = Buffer.byteLength(text)
+      kept.sizes.push(bytes)
+      kept.bytes += bytes
+    }
+    let gone = 0
+    while (kept.sizes.length - gone > 1 && (kept.sizes.length - gone > KEPT || kept.bytes > KEPT_BYTES))
+      kept.bytes -= kept.sizes[gone++] ?? 0
+    kept.sizes.splice(0, gone)
+    return kept.sizes.length
+  }
+
+  async #read(run: string): Promise<Kept> {
+    const sizes = (await this.#broker.readEvents(run)).map((text) => Buffer.byteLength(text))
+    return { sizes, bytes: sizes.reduce((sum, it) => sum + it, 0), touched: Date.now() }
+  }
+
+  #forgetQuiet(): void {
+    const before = Date.now() - QUIET_MS
+    if (this.#swept > before) return
+    this.#swept = Date.now()
+    for (const [run, { touched }] of this.#kept) if (touched < before && !this.#pending.has(run)) this.#kept.delete(run)
+  }
+
+  /** Those kept so far, then each batch, until `stop` of the returned function. `after`: only what came after the event of this id, if it is still kept. */
+  async watch(run: string, tell: (lines: readonly string[]) => void, after: string | null = null): Promise<() => void> {
     await this.flush()
     const watchers = this.#watchers.get(run) ?? new Set()
     const early: (readonly string[])[] = []
@@ -86,7 +151,8 @@ export class RunEvents implements EventSink {
       this.#watchers.set(run, watchers)
       return reading
     })
-    tell(await kept)
+    const lines = await kept
+    tell(since(lines.length > 0 ? lines : await this.#archived(run), after))
     ready = true
     for (const lines of early) tell(lines)
     return () => {
@@ -101,13 +167,19 @@ export class RunEvents implements EventSink {
   }
 }
 
-function line({ id, at, task, agent, event, message, percent, data }: Pending): string {
+function since(lines: readonly string[], id: string | null): readonly string[] {
+  const at = id === null ? -1 : lines.findIndex((text) => text.startsWith(`{"id":${JSON.stringify(id)},`))
+  return lines.slice(at + 1)
+}
+
+function line({ id, at, task, agent, attempt, event, message, percent, data }: Pending): string {
   const told: RunEvent = {
     id,
     at: new Date(at).toISOString(),
     task,
     agent,
     event,
+    ...(attempt === undefined ? {} : { attempt }),
     ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE) }),
     ...(percent === undefined ? {} : { percent }),
     ...(data === undefined ? {} : { data }),
