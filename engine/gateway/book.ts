@@ -148,6 +148,9 @@ export class Book {
       doubtful: false,
       missed: 0,
       heard: now,
+      sign: now,
+      tail: '',
+      motion: null,
       settling: null,
       cancel: null,
     }

@@ -113,7 +113,7 @@ export class Dealing implements Dealer {
     // A closing gateway leaves it to the next one, which finds the lock.
     if (lease === null || this.#desk.closing) return null
     if (!this.#desk.open(lease.task.run)) {
-      lease.cancel = { at: 0, told: true }
+      lease.cancel = { at: 0, told: true, why: null }
       this.#give(lease)
       return null
     }

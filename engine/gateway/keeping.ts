@@ -165,7 +165,7 @@ export class Keeping {
       session.undelivered.add(lease)
       this.#dealer.wake(session)
     } else {
-      lease.cancel = { at: 0, told: true }
+      lease.cancel = { at: 0, told: true, why: null }
       void this.#settling.give(lease, false)
     }
   }

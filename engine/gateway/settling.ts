@@ -140,7 +140,7 @@ export class Settling {
       if (task === undefined) continue
       if (task.lease === null) waiting.push(task)
       else if (task.lease.cancel === null) {
-        task.lease.cancel = { at: Date.now(), told: false }
+        task.lease.cancel = { at: Date.now(), told: false, why: null }
         sessions.add(task.lease.session)
       }
     }

@@ -1,6 +1,8 @@
 /** What the gateway holds in memory of unfinished work, and how a task is written into its job. Everything here can be read again from the broker. */
 import type { SubmitOptions, WorkError, WorkStatus } from '../../spec/protocol.ts'
+import type { Expiry } from './deadlines.ts'
 import type { Replica, Session } from './replicas.ts'
+import type { Motion } from './stall.ts'
 
 export type RunTimeouts = NonNullable<SubmitOptions['timeouts']>
 
@@ -49,9 +51,15 @@ export interface Lease {
   missed: number
   /** Last sign of life of a sessionless holder. */
   heard: number
+  /** Last sign of the work itself: progress, step, log, child. */
+  sign: number
+  /** The end of what it wrote (attempts.ts). */
+  tail: string
+  /** What its steps say of it (stall.ts); null: nothing yet. */
+  motion: Motion | null
   settling: Promise<boolean> | null
-  /** Why the agent is to stop. */
-  cancel: { readonly at: number; told: boolean } | null
+  /** The agent is to stop. `why` null: the run is over; else this execution is, and ends with that. */
+  cancel: { readonly at: number; told: boolean; readonly why: Expiry | null } | null
 }
 
 /** What stands in a job as its failure. */
