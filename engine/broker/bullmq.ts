@@ -6,6 +6,7 @@
 import { QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
 import { Redis } from 'ioredis'
 import { queueName, queuePrefix } from '../names.ts'
+import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
 import type { ActiveTask, Broker, Ended, Execution, NewTask, TaskRef, TaskState } from './port.ts'
 import { runStore } from './runs.ts'
 
@@ -31,6 +32,9 @@ const OPTS = { attempts: 1 }
 const NOBODY = '-'
 
 class Queue extends RedisQueueBackend {
+  /** Unix ms. */
+  limitedUntil = 0
+
   end(id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<unknown[] | undefined> {
     const job = { id, opts: OPTS } as unknown as EndedJob
     const args = this.moveToFinishedArgs(
@@ -108,7 +112,8 @@ export function connectBroker(options: BullmqOptions): Broker {
     next: boolean,
   ): Promise<Ended> => {
     try {
-      return { ok: true, next: execution(await queue(name).end(id, token, kind, value, next)) }
+      const of = queue(name)
+      return { ok: true, next: execution(of, await of.end(id, token, kind, value, next)) }
     } catch (error) {
       if (isLost(error)) return { ok: false }
       throw error
@@ -133,7 +138,8 @@ export function connectBroker(options: BullmqOptions): Broker {
       for (let at = 0; at < tasks.length; at += CHUNK) await addChunk(queue, tasks.slice(at, at + CHUNK))
     },
     async fetch(name, token) {
-      return execution(await queue(name).moveToActive(token))
+      const of = queue(name)
+      return execution(of, await of.moveToActive(token))
     },
     complete: (name, id, token, result, next) => end(name, id, token, 'completed', result, next),
     fail: (name, id, token, failure, next) => end(name, id, token, 'failed', failure, next),
@@ -148,11 +154,29 @@ export function connectBroker(options: BullmqOptions): Broker {
         throw error
       }
     },
-    async countFailure(task, epoch) {
-      const [count] = await run(client.multi().hincrby(jobKey(task), 'actl:failures', 1).hset(jobKey(task), 'actl:retried', epoch))
-      return Number(count)
+    async retryLater(name, id, token, delay_ms, held) {
+      const now = Date.now()
+      const delay = delayOf(delay_ms)
+      const later = held ? { fieldsToUpdate: { [DUE_FIELD]: now + delay } } : {}
+      try {
+        await queue(name).moveToDelayed(id, now, held ? heldDelay(now) : delay, token, later)
+        return true
+      } catch (error) {
+        if (!isLost(error)) throw error
+        // Sent again after a reconnect: it is there already.
+        return (await client.zscore(keys.toKey(queueName(name), 'delayed'), id)) !== null
+      }
     },
-    countDeath: (task) => client.hincrby(jobKey(task), 'actl:deaths', 1),
+    async countFailure(task, epoch, attempt) {
+      const counted = client.multi().hincrby(jobKey(task), 'actl:failures', 1).hset(jobKey(task), 'actl:retried', epoch)
+      if (attempt !== undefined) counted.hset(jobKey(task), attemptField(epoch), attempt)
+      return Number((await run(counted))[0])
+    },
+    async countDeath(task, epoch, attempt) {
+      if (epoch === undefined || attempt === undefined) return await client.hincrby(jobKey(task), 'actl:deaths', 1)
+      const counted = client.multi().hincrby(jobKey(task), 'actl:deaths', 1).hset(jobKey(task), attemptField(epoch), attempt)
+      return Number((await run(counted))[0])
+    },
     async extend(name, locks) {
       return await queue(name).extendLocks(
         locks.map((it) => it.id),
@@ -186,24 +210,7 @@ export function connectBroker(options: BullmqOptions): Broker {
       }
       return tasks
     },
-    async waiting(name) {
-      const tasks: { id: string; data: string }[] = []
-      const ids = await client.lrange(keys.toKey(queueName(name), 'wait'), 0, -1)
-      for (let at = 0; at < ids.length; at += CHUNK) {
-        const part = ids.slice(at, at + CHUNK)
-        const pipeline = client.pipeline()
-        for (const id of part) pipeline.hget(jobKey({ queue: name, id }), 'data')
-        const replies = await run(pipeline)
-        part.forEach((id, index) => tasks.push({ id, data: String(replies[index] ?? '') }))
-      }
-      return tasks
-    },
-    async lengths(names) {
-      const pipeline = client.pipeline()
-      for (const name of names) pipeline.llen(keys.toKey(queueName(name), 'wait')).llen(keys.toKey(queueName(name), 'active'))
-      const replies = await run(pipeline)
-      return names.map((_, index) => ({ waiting: Number(replies[index * 2]), active: Number(replies[index * 2 + 1]) }))
-    },
+    limitedUntil: (name) => opened.get(name)?.limitedUntil ?? 0,
     async remove(tasks) {
       // removeJob answers 0 for a locked job and leaves it.
       for (let at = 0; at < tasks.length; at += CHUNK)
@@ -221,6 +228,12 @@ export function connectBroker(options: BullmqOptions): Broker {
     },
     queues: () => client.smembers(queuesKey),
     ...runStore(client, prefix, run),
+    ...places({
+      client,
+      replies: run,
+      scripts: queue,
+      key: (name, part) => (name === '' ? `${prefix}::${part}` : keys.toKey(queueName(name), part)),
+    }),
     async close() {
       await connection.close(true).catch(() => {})
       client.disconnect()
@@ -231,14 +244,23 @@ export function connectBroker(options: BullmqOptions): Broker {
 const addChunk = async (queue: (name: string) => Queue, tasks: readonly NewTask[]): Promise<void> => {
   const byQueue = Map.groupBy(tasks, (task) => task.queue)
   const now = Date.now()
-  const job = (data: string): Job => ({ name: 'task', data, opts: OPTS, timestamp: now }) as unknown as Job
+  const job = (task: NewTask): Job => ({ name: 'task', data: task.data, opts: optsOf(task, now), timestamp: now }) as unknown as Job
   await Promise.all(
     [...byQueue].map(([name, part]) => {
       const [first] = part
-      if (part.length === 1 && first !== undefined) return queue(name).addJob(job(first.data), first.id)
-      return queue(name).addJobs(part.map((task) => ({ job: job(task.data), jobId: task.id })))
+      if (part.length === 1 && first !== undefined) return queue(name).addJob(job(first), first.id)
+      return queue(name).addJobs(part.map((task) => ({ job: job(task), jobId: task.id })))
     }),
   )
+}
+
+const optsOf = ({ priority, delay_ms = 0, held = false }: NewTask, now: number): typeof OPTS => {
+  if (priority === undefined && delay_ms <= 0 && !held) return OPTS
+  return {
+    ...OPTS,
+    ...(priority === undefined ? {} : { priority: rank(priority) }),
+    ...(held ? { delay: heldDelay(now) } : delay_ms > 0 ? { delay: delayOf(delay_ms) } : {}),
+  }
 }
 
 /** The replies of a pipeline or transaction; the first error is thrown. */
@@ -250,9 +272,10 @@ async function run(pipeline: { exec(): Promise<[Error | null, unknown][] | null>
   })
 }
 
-/** Scripts give [job, id, …] or zeros when there is nothing to fetch. */
-function execution(reply: unknown[] | undefined): Execution | null {
-  const [job, id] = reply ?? []
+/** Scripts give [job, id, …], or zeros and how long the rate limit lasts when there is nothing to fetch. */
+function execution(queue: Queue, reply: unknown[] | undefined): Execution | null {
+  const [job, id, limited_ms] = reply ?? []
+  if (typeof limited_ms === 'number' && limited_ms > 0) queue.limitedUntil = Date.now() + limited_ms
   if (typeof job !== 'object' || job === null || typeof id !== 'string') return null
   const { data, attemptsStarted } = job as { data: string; attemptsStarted?: number }
   return { id, epoch: attemptsStarted ?? 0, data }

@@ -7,6 +7,12 @@ export interface NewTask {
   readonly queue: string
   readonly id: string
   readonly data: string
+  /** -9 to 9, higher first; set (0 too) for every task of a queue that is in ordered mode (`order`), and for none of one that is not. */
+  readonly priority?: number
+  /** Not fetched earlier. With `held` it is the gateway that keeps the time. */
+  readonly delay_ms?: number
+  /** Not fetched until it is promoted. */
+  readonly held?: boolean
 }
 export interface TaskRef {
   readonly queue: string
@@ -34,6 +40,38 @@ export interface TaskState {
   readonly retried: number
 }
 
+/** A task that is not to be fetched yet. `due`: Unix ms; of a held one null, or the time before which it need not be promoted. */
+export interface DelayedTask {
+  readonly id: string
+  readonly data: string
+  readonly due: number | null
+  readonly held: boolean
+  /** It has been executed before: this is the wait for its next try. */
+  readonly retry: boolean
+}
+
+export interface QueueLengths {
+  /** In line now: those in order of arrival, those in order of priority, and delayed ones that are due. */
+  readonly waiting: number
+  readonly active: number
+  /** With a time that is still to come; without the held ones. */
+  readonly delayed: number
+}
+
+/** A task that ended `failed` or `dead`. */
+export interface FailedTask extends TaskRef {
+  readonly ended_ms: number
+  readonly epoch: number
+  readonly data: string
+  /** JSON of `Failure`. */
+  readonly failure: string
+}
+/** The last task of a page: the next page begins after it. */
+export interface FailedCursor {
+  readonly ended_ms: number
+  readonly id: string
+}
+
 /** `lost`: the job is not active under this token any more. */
 export type Ended = { readonly ok: true; readonly next: Execution | null } | { readonly ok: false }
 
@@ -52,10 +90,22 @@ export interface Broker {
   fail(queue: string, id: string, token: string, failure: string, next: boolean): Promise<Ended>
   /** Back to the head of its queue. `token` null: if nobody holds it. False: another holds it, or nobody. */
   requeue(queue: string, id: string, token: string | null): Promise<boolean>
-  /** Marks, before `requeue`, that this execution failed and is to be tried again. The number of such marks. */
-  countFailure(task: TaskRef, epoch: number): Promise<number>
-  /** One more agent died with this task. The number of deaths. */
-  countDeath(task: TaskRef): Promise<number>
+  /**
+   * Marks, before `requeue` or `retryLater`, that this execution failed and is to be tried again, and keeps its record (AttemptView as JSON)
+   * in the same transaction. The number of such marks.
+   */
+  countFailure(task: TaskRef, epoch: number, attempt?: string): Promise<number>
+  /** One more agent died with this task; its record as above. The number of deaths. */
+  countDeath(task: TaskRef, epoch?: number, attempt?: string): Promise<number>
+  /** Keeps the record of an execution that counts as neither. */
+  recordAttempt(task: TaskRef, epoch: number, attempt: string): Promise<void>
+  /** The records of earlier executions, oldest first. */
+  readAttempts(task: TaskRef): Promise<readonly string[]>
+  /**
+   * From active to delayed, for a retry after a pause; call `Dealer.later` with the same pause after it. `held`: it has a key, so its turn is
+   * given by the gateway. False: another holds it, or nobody.
+   */
+  retryLater(queue: string, id: string, token: string, delay_ms: number, held: boolean): Promise<boolean>
   /** One script for all; the ids whose lock is gone or another's. */
   extend(queue: string, locks: readonly { readonly id: string; readonly token: string }[]): Promise<readonly string[]>
   /** Take back a lock that expired while the broker was away; false: another's. */
@@ -64,9 +114,28 @@ export interface Broker {
   /** In one pipeline; null: no such job. */
   read(tasks: readonly TaskRef[]): Promise<readonly (TaskState | null)[]>
   active(queue: string): Promise<readonly ActiveTask[]>
+  /** In line now, whether by arrival or by priority; without delayed and held ones. */
   waiting(queue: string): Promise<readonly { readonly id: string; readonly data: string }[]>
-  lengths(queues: readonly string[]): Promise<readonly { readonly waiting: number; readonly active: number }[]>
-  /** Remove tasks that wait (a leased one stays). */
+  /** Earliest first, held ones at the end in the order in which they were added. */
+  delayed(queue: string): Promise<readonly DelayedTask[]>
+  lengths(queues: readonly string[]): Promise<readonly QueueLengths[]>
+  /** How many tasks are before it in line; null: it is not in line. */
+  position(task: TaskRef): Promise<number | null>
+  /** Put held tasks in line, in this order. One that is not held stays where it is. */
+  promote(tasks: readonly TaskRef[]): Promise<void>
+  /** Put the queue in the order of priorities: those in line keep their order, with priority 0; `others` (not in line) get it for when they return. */
+  order(queue: string, others: readonly string[]): Promise<void>
+  /** At most `max` tasks start per `per_ms`; null: no limit. */
+  setRate(queue: string, rate: { readonly max: number; readonly per_ms: number } | null): Promise<void>
+  /** Unix ms until which the last fetch (also one with `complete` or `fail`) was told to wait by the rate limit; 0: it was not. */
+  limitedUntil(queue: string): number
+  /** What ended `failed` or `dead` (not the cancelled), in all queues, newest first. */
+  deadLetters(limit: number, after?: FailedCursor): Promise<readonly FailedTask[]>
+  /** null: it is none (any more). */
+  deadLetter(task: TaskRef): Promise<FailedTask | null>
+  /** Its job stays, as its run's record. False: it was none. */
+  dropDeadLetter(task: TaskRef): Promise<boolean>
+  /** Remove tasks that wait, in line or not (a leased one stays). */
   remove(tasks: readonly TaskRef[]): Promise<void>
   /** Forget ended tasks altogether. */
   forget(tasks: readonly TaskRef[]): Promise<void>
