@@ -9,6 +9,7 @@ import { queueName, queuePrefix } from '../names.ts'
 import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
 import type { ActiveTask, Broker, Ended, Execution, NewTask, TaskRef, TaskState } from './port.ts'
 import { runStore } from './runs.ts'
+import { taskStore } from './task-store.ts'
 
 export const LOCK_MS = 60_000
 /** BullMQ's event streams hold each result once more; nobody here reads them. */
@@ -228,6 +229,7 @@ export function connectBroker(options: BullmqOptions): Broker {
     },
     queues: () => client.smembers(queuesKey),
     ...runStore(client, prefix, run),
+    ...taskStore(client, prefix, jobKey, relock, run),
     ...places({
       client,
       replies: run,

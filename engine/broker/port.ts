@@ -77,7 +77,38 @@ export type Ended = { readonly ok: true; readonly next: Execution | null } | { r
 
 export type HashField = readonly [field: string, value: string]
 
-export interface Broker {
+/** An execution as the broker knows it. */
+export interface Fence extends TaskRef {
+  readonly epoch: number
+  /** The lock's. */
+  readonly token: string
+}
+
+/** What belongs to a task beside its job. Writes that take a Fence write nothing once the execution has lost its task. */
+export interface TaskStore {
+  /** The first record of a key stays. full: nothing was written. */
+  writeJournal(
+    fence: Fence,
+    entries: readonly HashField[],
+    limits: { readonly entries: number; readonly bytes: number },
+  ): Promise<'ok' | 'lost' | 'full'>
+  /** In the order in which they were recorded. */
+  readJournal(task: string): Promise<readonly HashField[]>
+  journalSizes(tasks: readonly string[]): Promise<readonly { readonly entries: number; readonly bytes: number }[]>
+  /** Tasks that have one. */
+  journals(): Promise<readonly string[]>
+  dropJournals(tasks: readonly string[]): Promise<void>
+  /** A field of the run's record; false: the execution has lost its task. */
+  nameArtifact(fence: Fence, run: string, field: string, value: string): Promise<boolean>
+  /** Runs with such fields that have not been dropped. */
+  artifactRuns(): Promise<readonly string[]>
+  dropArtifactRun(run: string): Promise<void>
+  readApprovals(): Promise<ReadonlyMap<string, string>>
+  writeApproval(id: string, text: string): Promise<void>
+  dropApprovals(ids: readonly string[]): Promise<void>
+}
+
+export interface Broker extends TaskStore {
   readonly connected: boolean
   /** First readiness and each reconnect; called once at once if connected. Returns the unsubscriber. */
   onConnected(listener: () => void): () => void
