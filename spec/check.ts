@@ -26,6 +26,10 @@ export function check(checking: Checking): void {
   }
   for (const [section, workload] of workloads(project)) checkWorkload(`${section}.${workload.name}`, section, workload, checking)
   for (const agent of Object.values(project.agents)) checkAgent(agent, checking)
+  for (const key of ['password', 'ca'] as const) {
+    const name = project.broker[key]
+    if (name !== null) requireDeclared(checking, `broker.${key}.secret`, 'secrets', name, `${key} of the broker`)
+  }
   checkVolumes(checking)
   checkPorts(checking)
   checkCycles(

@@ -1,5 +1,17 @@
 /** Project → the normalised file, as `agentctl config` prints it: an agents.yaml again, with every default written out. */
-import type { Agent, Healthcheck, Mount, Pipeline, Project, Service, Template, Workload } from './model.ts'
+import type {
+  Agent,
+  ArtifactSettings,
+  BrokerSettings,
+  Healthcheck,
+  Mount,
+  Pipeline,
+  Project,
+  Service,
+  Template,
+  WorkPolicy,
+  Workload,
+} from './model.ts'
 import { isReference, showReference } from './references.ts'
 import { showDuration } from './values.ts'
 
@@ -25,6 +37,8 @@ export function configView(project: Project): unknown {
       secrets: map(project.secrets, (secret) => (secret.kind === 'file' ? { file: text(secret.path) } : { environment: secret.variable })),
       volumes: map(project.volumes, () => ({})),
       telemetry: project.telemetry === null ? null : { endpoint: text(project.telemetry.endpoint) },
+      broker: brokerView(project.broker),
+      artifacts: artifactsView(project.artifacts),
       pipelines: map(project.pipelines, pipelineView),
     }),
   }
@@ -61,10 +75,63 @@ function agentView(agent: Agent): unknown {
     role: agent.role,
     ...compact({ handler }),
     ...workloadView(agent),
-    concurrency: agent.concurrency,
+    ...workView(agent.work, agent.concurrency),
     ...compact({ delegates_to: agent.delegates_to, uses: agent.uses }),
     isolation: agent.isolation,
     ready_timeout: showDuration(agent.ready_timeout_ms),
+  }
+}
+
+function workView(work: WorkPolicy, perReplica: number): { readonly [key: string]: unknown } {
+  const limits = compact({ total: work.total, key: work.key === null ? null : showReference({ $ref: work.key }), per_key: work.per_key })
+  const { retry, timeouts, stall } = work
+  const time = (ms: number | null): string | null => (ms === null ? null : showDuration(ms))
+  return {
+    concurrency: Object.keys(limits).length === 0 ? perReplica : { per_replica: perReplica, ...limits },
+    ...compact({ rate_limit: work.rate === null ? null : { max: work.rate.max, per: showDuration(work.rate.per_ms) } }),
+    retry: {
+      attempts: retry.attempts,
+      delay: showDuration(retry.delay_ms),
+      max_delay: showDuration(retry.max_delay_ms),
+      backoff: retry.backoff,
+      jitter: retry.jitter,
+      // No code at all is another thing than the default.
+      ...(retry.on === null ? {} : { on: texts(retry.on) }),
+    },
+    ...compact({
+      timeouts: compact({
+        schedule_to_start: time(timeouts.schedule_to_start_ms),
+        start_to_close: time(timeouts.start_to_close_ms),
+        schedule_to_close: time(timeouts.schedule_to_close_ms),
+        heartbeat: time(timeouts.heartbeat_ms),
+      }),
+    }),
+    stall:
+      stall.repeats === null && stall.steps === null && stall.tokens === null
+        ? false
+        : { repeats: stall.repeats ?? 0, steps: stall.steps ?? 0, tokens: stall.tokens ?? 0 },
+    max_queue: work.max_queue,
+  }
+}
+
+function brokerView(broker: BrokerSettings): unknown {
+  const secret = (name: string | null): unknown => (name === null ? null : { secret: text(name) })
+  return compact({
+    url: broker.url === null ? null : text(broker.url),
+    password: secret(broker.password),
+    ca: secret(broker.ca),
+    durability: broker.durability,
+    concurrency: broker.concurrency,
+  })
+}
+
+function artifactsView({ max_size, max_run, max_total, types, retention_ms }: ArtifactSettings): unknown {
+  return {
+    max_size,
+    max_run,
+    max_total,
+    ...compact({ types: types === null ? null : texts(types) }),
+    retention: showDuration(retention_ms),
   }
 }
 

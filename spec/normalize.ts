@@ -1,13 +1,15 @@
 /** Tree → Project: every way of writing a thing becomes one. Expects a tree that `checkForm` has been through; what is left of a broken part is skipped. */
 import { posix } from 'node:path'
 import type { Agent, Handler, Project, Secret, Service } from './model.ts'
-import { DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, DEFAULTS } from './model.ts'
+import { DEFAULTS } from './model.ts'
+import { artifactsOf, brokerOf } from './broker.ts'
 import { type Context, names, pathOf } from './context.ts'
 import { mountsOf, portsOf, secretsOf } from './mounts.ts'
 import { pipelineOf } from './pipeline.ts'
 import { child, entriesOf, type MapNode, type Node, textOf } from './tree.ts'
 import { duration } from './values.ts'
-import { integer, readOr, workload } from './workload.ts'
+import { workOf } from './work-policy.ts'
+import { readOr, workload } from './workload.ts'
 
 export function normalize(root: Node, context: Context, projectName: string | undefined): Project {
   const section = <T>(key: string, make: (name: string, node: MapNode, at: string) => T): { readonly [name: string]: T } =>
@@ -21,8 +23,8 @@ export function normalize(root: Node, context: Context, projectName: string | un
     volumes: section('volumes', (name) => ({ name })),
     pipelines: section('pipelines', (name, node, at) => pipelineOf(name, node, at, context)),
     telemetry: endpoint === '' ? null : { endpoint },
-    broker: DEFAULT_BROKER,
-    artifacts: DEFAULT_ARTIFACTS,
+    broker: brokerOf(child(root, 'broker'), context),
+    artifacts: artifactsOf(child(root, 'artifacts'), context),
   }
 }
 
@@ -71,11 +73,10 @@ function agentOf(name: string, node: MapNode, at: string, context: Context): Age
     secrets: secretsOf(node, at, context),
     role: role === 'orchestrator' || (role === '' && delegates.length > 0) ? 'orchestrator' : 'worker',
     handler: handlerOf(child(node, 'handler'), common.image, context),
-    concurrency: integer(child(node, 'concurrency'), DEFAULTS.agent.concurrency, 1, 1000, context),
     delegates_to: delegates,
     uses: list('uses'),
     isolation: { reuse: 'role' },
-    work: DEFAULT_WORK,
+    ...workOf(node, context),
     ready_timeout_ms:
       timeout === undefined
         ? DEFAULTS.agent.ready_timeout_ms

@@ -50,6 +50,7 @@ export function refuseStrays(root: Node, report: Report): Node {
   const visit = (node: Node, path: Path): Node => {
     if (String(path.at(-1)).startsWith('x-') && path.length !== 2) return node
     if (path.length === 5 && path[0] === 'pipelines' && path[2] === 'jobs' && (path[4] === 'with' || path[4] === 'foreach')) return node
+    if (path.length === 4 && path[0] === 'agents' && path[2] === 'concurrency' && path[3] === 'key') return node
     if (node.kind === 'list') return { ...node, items: node.items.map((item, index) => visit(item, [...path, index])) }
     if (node.kind === 'map')
       return {

@@ -15,6 +15,8 @@ const KEYWORDS = [
   'x-later-string',
   /** Keys that will not come here, and why. */
   'x-never',
+  /** A value that is never shown. */
+  'x-hidden',
 ]
 
 let compiled: ValidateFunction | null = null
@@ -110,9 +112,14 @@ function explain(error: ErrorObject, path: Path, root: Node, report: Report): vo
   if (text !== null && parent['x-later-string'] !== undefined)
     return report('AG1006', span, `${parent['x-later-string']} is not supported yet (${what})`, { help: 'write its jobs here' })
   const allowed = (parent['enum'] ?? []) as readonly unknown[]
-  report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${found(node)}`, {
-    help: text === null ? null : didYouMean(text, allowed.map(String)),
-  })
+  report(
+    'AG1005',
+    span,
+    `expected ${expectation(parent)} for ${what}, got ${parent['x-hidden'] === true && text !== null ? 'a string that is not shown' : found(node)}`,
+    {
+      help: text === null ? null : didYouMean(text, allowed.map(String)),
+    },
+  )
 }
 
 const TYPES: { readonly [type: string]: string } = {
@@ -186,6 +193,9 @@ function removal(error: ErrorObject, path: Path): Path | null {
   return path
 }
 
+/** Sections of things that others refer to by name. */
+const DECLARING = new Set(['agents', 'services', 'secrets', 'volumes', 'pipelines'])
+
 function without(node: Node, bad: ReadonlySet<string>, path: Path): Node {
   const isBad = (step: string | number): boolean => bad.has(pointer([...path, step]))
   if (node.kind === 'list')
@@ -195,7 +205,8 @@ function without(node: Node, bad: ReadonlySet<string>, path: Path): Node {
   for (const [name, entry] of node.entries) {
     if (!isBad(name)) entries.set(name, { ...entry, value: without(entry.value, bad, [...path, name]) })
     // An agent with a mistake in it is still declared: references to it are right.
-    else if (path.length === 1) entries.set(name, { ...entry, value: { kind: 'map', entries: new Map(), span: entry.value.span } })
+    else if (path.length === 1 && DECLARING.has(String(path[0])))
+      entries.set(name, { ...entry, value: { kind: 'map', entries: new Map(), span: entry.value.span } })
   }
   return { ...node, entries }
 }

@@ -36,6 +36,38 @@ export function duration(text: string): Read<number> {
   return ms === 0 && total > 0 ? no('expected a duration of at least 1ms') : ok(ms)
 }
 
+/** "100k", "1.5m", 5000: of things, so powers of 1000. */
+export function count(text: string): Read<number> {
+  const match = /^(\d{1,15}(?:\.\d+)?)([km]?)$/i.exec(text)
+  const number = Number(match?.[1]) * ({ k: 1_000, m: 1_000_000 }[(match?.[2] ?? '').toLowerCase()] ?? 1)
+  return match !== null && Number.isInteger(number) ? ok(number) : no('expected a number like 5000 or "100k"')
+}
+
+/** "10/1m", "10/s". */
+export function rate(text: string): Read<{ readonly max: number; readonly per_ms: number }> {
+  const match = /^(\d{1,7}) ?\/ ?(.+)$/.exec(text)
+  if (match === null) return no('expected a limit like "10/1m"')
+  const max = Number(match[1])
+  const per = duration(/^\d/.test(match[2] ?? '') ? (match[2] ?? '') : `1${match[2] ?? ''}`)
+  if (!per.ok) return no('expected a limit like "10/1m"')
+  return max >= 1 && max <= 1_000_000 && per.value >= 1
+    ? ok({ max, per_ms: per.value })
+    : no('expected a limit of 1 to 1000000 in at least 1ms')
+}
+
+const LONG: { readonly [unit: string]: number } = { ...MS, d: 86_400_000, w: 604_800_000 }
+/** Ten years. */
+const LONGEST_MS = 315_360_000_000
+
+/** Longer than a timer: "12h", "30d", "2w". */
+export function span(text: string): Read<number> {
+  if (text === '0') return ok(0)
+  if (!/^(\d+(\.\d+)?(ms|s|m|h|d|w))+$/.test(text)) return no('expected a time like "12h" or "30d"')
+  let total = 0
+  for (const part of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d|w)/g)) total += Number(part[1]) * (LONG[part[2] ?? ''] ?? 0)
+  return total > LONGEST_MS ? no('expected a time of at most ten years') : ok(Math.round(total))
+}
+
 export function showDuration(ms: number): string {
   return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`
 }

@@ -18,6 +18,8 @@ name: research
 secrets: { serp: { environment: SERP }, key: { file: ./secrets/$$key } }
 volumes: { data: , old.data: {} }
 telemetry: { endpoint: "http://collector:4318" }
+broker: { url: "rediss://me%40x@redis.example.com/3", password: { secret: serp }, ca: { secret: key }, durability: none, concurrency: 50 }
+artifacts: { max_size: 1m, types: ["text/*"], retention: 90d }
 agents:
   lead:
     handler: { module: ./lead.ts }
@@ -28,10 +30,18 @@ agents:
     environment: { A: "$$HOME", B: "\${WHO}", C: "$\${{ x }}", D: "", E: "007" }
     user: 1000
     ready_timeout: 1500ms
+    concurrency: { per_replica: 3, total: 10, key: "\${{ input.tenant.id }}", per_key: 2 }
+    rate_limit: 10/1m
+    retry: { attempts: 5, delay: 100ms, max_delay: 5m, backoff: fixed, jitter: 0, on: [timeout, "*"] }
+    timeouts: { schedule_to_start: 1h, start_to_close: 1500ms, schedule_to_close: 2h, heartbeat: 1s }
+    stall: { repeats: 0, steps: 100 }
+    max_queue: 5k
     healthcheck: { test: echo $$X, interval: 90s, timeout: 1500ms, start_period: 0s, retries: 3 }
   worker:
     replicas: 0
     concurrency: 4
+    stall: false
+    retry: { on: [] }
     image: my/agent:1.2
     handler: exec
     command: ["sh", "-c", "echo $$1 'a b'"]

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { DEFAULTS } from '../../../spec/model.ts'
+import { DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, DEFAULTS } from '../../../spec/model.ts'
 import { loadText, project } from './loading.ts'
 
 const agent = (text: string, environment?: { [name: string]: string }) =>
@@ -35,6 +35,7 @@ test('an agent that says nothing gets the defaults', () => {
         uses: [],
         isolation: { reuse: 'role' },
         ready_timeout_ms: 30_000,
+        work: DEFAULT_WORK,
       },
     },
     services: {},
@@ -42,6 +43,8 @@ test('an agent that says nothing gets the defaults', () => {
     volumes: {},
     pipelines: {},
     telemetry: null,
+    broker: DEFAULT_BROKER,
+    artifacts: DEFAULT_ARTIFACTS,
   })
 })
 

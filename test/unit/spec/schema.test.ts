@@ -1,7 +1,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { expect, test } from 'vitest'
 import schema from '../../../agentfile.schema.json' with { type: 'json' }
-import { DEFAULTS } from '../../../spec/model.ts'
+import { DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, DEFAULTS } from '../../../spec/model.ts'
 import { loadText, problems } from './loading.ts'
 
 type Schema = { readonly [key: string]: unknown }
@@ -24,7 +24,7 @@ function resolve(property: Schema): Schema {
 
 test('the schema is one: draft 2020-12, in strict mode', () => {
   const ajv = new Ajv2020({ strict: true, allowUnionTypes: true })
-  ajv.addVocabulary(['x-expected', 'x-later', 'x-later-string', 'x-never'])
+  ajv.addVocabulary(['x-expected', 'x-later', 'x-later-string', 'x-never', 'x-hidden'])
   expect(ajv.validateSchema(schema), JSON.stringify(ajv.errors)).toBe(true)
   expect(() => ajv.compile(schema)).not.toThrow()
 })
@@ -50,6 +50,20 @@ test('the descriptions name the defaults of the model', () => {
   expect(text('tmpfs')).toContain(`/tmp (${inMi(DEFAULTS.tmpfs.tmp)}) and /workspace (${inMi(DEFAULTS.tmpfs.workspace)})`)
   expect(text('replicas')).toContain(`Default ${DEFAULTS.agent.replicas};`)
   expect(agent.concurrency.description).toContain(`Default ${DEFAULTS.agent.concurrency}.`)
+  const { retry, stall, max_queue } = DEFAULT_WORK
+  expect(agent.retry.properties.attempts.description).toContain(`Default ${retry.attempts}.`)
+  expect(agent.retry.properties.delay.description).toContain(`Default ${retry.delay_ms / 1000}s.`)
+  expect(agent.retry.properties.max_delay.description).toContain(`Default ${retry.max_delay_ms / 1000}s.`)
+  expect(agent.retry.properties.backoff.description).toContain(`Default ${retry.backoff}.`)
+  expect(agent.retry.properties.jitter.description).toContain(`Default ${retry.jitter}.`)
+  expect(agent.stall.properties.repeats.description).toContain(`Default ${stall.repeats}.`)
+  expect(agent.max_queue.description).toContain(`Default ${max_queue / 1000}k.`)
+  const artifacts = schema.properties.artifacts.properties
+  expect(artifacts.max_size.description).toContain(`Default ${inMi(DEFAULT_ARTIFACTS.max_size)}.`)
+  expect(artifacts.max_run.description).toContain(`Default ${inMi(DEFAULT_ARTIFACTS.max_run)}.`)
+  expect(artifacts.max_total.description).toContain(`Default ${inMi(DEFAULT_ARTIFACTS.max_total)}.`)
+  expect(artifacts.retention.description).toContain(`Default ${DEFAULT_ARTIFACTS.retention_ms / 86_400_000}d.`)
+  expect(schema.properties.broker.properties.durability.description).toContain(`Default ${DEFAULT_BROKER.durability}.`)
   expect(agent.ready_timeout.description).toContain(`Default ${DEFAULTS.agent.ready_timeout_ms / 1000}s.`)
 })
 
