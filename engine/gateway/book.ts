@@ -53,11 +53,20 @@ export class Book {
   track(task: Task): Lease | null {
     this.tasks.set(task.id, task)
     const parent = this.#parentOf(task)
-    if (parent === undefined) return null
-    parent.children += 1
-    if (parent.children > 1 || parent.lease === null) return null
-    parent.lease.replica.parked += 1
-    return parent.lease
+    return parent === undefined ? null : this.park(parent)
+  }
+
+  /** The task waits for one thing more (a child, an answer). Its lease, when that is what parks it. */
+  park(task: Task): Lease | null {
+    task.children += 1
+    if (task.children > 1 || task.lease === null) return null
+    task.lease.replica.parked += 1
+    return task.lease
+  }
+
+  unpark(task: Task): void {
+    task.children -= 1
+    if (task.children === 0 && task.lease !== null) task.lease.replica.parked -= 1
   }
 
   /** It has ended. False: it was not there. */
@@ -70,9 +79,7 @@ export class Book {
   untrack(task: Task): boolean {
     if (!this.tasks.delete(task.id)) return false
     const parent = this.#parentOf(task)
-    if (parent === undefined) return true
-    parent.children -= 1
-    if (parent.children === 0 && parent.lease !== null) parent.lease.replica.parked -= 1
+    if (parent !== undefined) this.unpark(parent)
     return true
   }
 
@@ -155,6 +162,7 @@ export class Book {
       cancel: null,
     }
     task.lease = lease
+    task.epoch = epoch
     this.leases.set(lease.token, lease)
     session.leases.add(lease)
     replica.leases.add(lease)

@@ -74,6 +74,16 @@ export class Dispatcher {
     return this.#desk.book.whenEnded(id, ms, signal)
   }
 
+  /** It waits for something that is no child. */
+  park(task: Task): void {
+    const lease = this.#desk.book.park(task)
+    if (lease !== null) this.#dealing.deal(this.#desk.book.queue(task.agent))
+  }
+
+  unpark(task: Task): void {
+    this.#desk.book.unpark(task)
+  }
+
   /** Of a run that is over. */
   cancel(tasks: readonly string[]): Promise<void> {
     return this.#settling.cancel(tasks)

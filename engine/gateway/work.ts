@@ -27,7 +27,9 @@ export interface Task {
   readonly timeouts?: RunTimeouts
   /** It was executed before, so `schedule_to_start` is met. */
   started?: boolean
-  /** Unfinished children: while there are any, the task is parked and holds no slot. */
+  /** Of its last execution that this gateway knows; absent: none. */
+  epoch?: number
+  /** Unfinished children and open questions: while there are any, the task is parked and holds no slot. */
   children: number
   lease: Lease | null
 }
