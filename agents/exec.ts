@@ -3,8 +3,9 @@ import type { ChildProcess } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { MAX_PAYLOAD_BYTES } from '../spec/protocol.ts'
 import { type ExecInput, InputError, parseExecInput } from './exec-input.ts'
-import { type Execution, failure, type Handler, type HandlerTask } from './handler.ts'
+import { type Execution, failure, type Handler, type HandlerTask, type TaskServices } from './handler.ts'
 import type { Outcome } from './messages.ts'
+import { Lines } from './lines.ts'
 import { groupAlive, signalGroup } from './process-group.ts'
 import { TAIL_BYTES, Tail } from './tail.ts'
 
@@ -46,20 +47,27 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 const lastLine = (text: string): string => text.trimEnd().split('\n').at(-1)?.slice(0, 500) ?? ''
 
+type Log = TaskServices['log']
+
 class Command implements Execution {
   readonly #task: HandlerTask
   readonly #input: ExecInput
   readonly #stdout = new Tail()
   readonly #stderr = new Tail()
+  readonly #lines: { readonly stdout: Lines; readonly stderr: Lines }
   #child: ChildProcess | null = null
   #stopped: { readonly code: string; readonly message: string } | null = null
   #killTimer: NodeJS.Timeout | null = null
   #timeout: NodeJS.Timeout | null = null
   #ended = false
 
-  constructor(task: HandlerTask, input: ExecInput) {
+  constructor(task: HandlerTask, input: ExecInput, log: Log) {
     this.#task = task
     this.#input = input
+    this.#lines = {
+      stdout: new Lines((line) => log(task.n, 'stdout', line)),
+      stderr: new Lines((line) => log(task.n, 'stderr', line)),
+    }
   }
 
   async run(): Promise<void> {
@@ -79,8 +87,14 @@ class Command implements Execution {
     }
     this.#child = child
     child.once('error', (error) => this.#end(this.#spawnFailure(error)))
-    child.stdout?.on('data', (chunk: Buffer) => this.#stdout.push(chunk))
-    child.stderr?.on('data', (chunk: Buffer) => this.#stderr.push(chunk))
+    child.stdout?.on('data', (chunk: Buffer) => {
+      this.#stdout.push(chunk)
+      this.#lines.stdout.push(chunk)
+    })
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.#stderr.push(chunk)
+      this.#lines.stderr.push(chunk)
+    })
     // A command need not read its stdin (EPIPE).
     child.stdin?.on('error', () => {}).end(stdin ?? '')
     child.once('exit', (code, signal) => void this.#exited(code, signal))
@@ -144,13 +158,15 @@ class Command implements Execution {
   #end(outcome: Outcome): void {
     if (this.#ended) return
     this.#ended = true
+    this.#lines.stdout.end()
+    this.#lines.stderr.end()
     if (this.#timeout !== null) clearTimeout(this.#timeout)
     if (this.#killTimer !== null) clearTimeout(this.#killTimer)
     this.#task.done(outcome)
   }
 }
 
-export function execHandler(workspace: string): Handler {
+export function execHandler(workspace: string, log: Log): Handler {
   const running = new Set<Command>()
   return {
     start(task) {
@@ -167,7 +183,7 @@ export function execHandler(workspace: string): Handler {
         running.delete(command)
         task.done(outcome)
       }
-      const command = new Command({ ...task, done }, input)
+      const command = new Command({ ...task, done }, input, log)
       running.add(command)
       command.run().catch((error: unknown) => done(failure('internal', String(error))))
       return command

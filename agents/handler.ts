@@ -1,6 +1,6 @@
 /** What the supervisor asks of a handler. */
-import { type LeasedTask, MAX_PAYLOAD_BYTES, type WorkError } from '../spec/protocol.ts'
-import type { ChildOutcome, FromThread, Outcome, SpanData } from './messages.ts'
+import { type LeasedTask, type LogLine, MAX_PAYLOAD_BYTES, type WorkError } from '../spec/protocol.ts'
+import type { Answer, Ask, ChildOutcome, FromThread, Outcome, SpanData } from './messages.ts'
 
 export interface Execution {
   /** Stop soon; `done` is still called once. */
@@ -18,6 +18,9 @@ export interface HandlerTask {
 export interface TaskServices {
   progress(n: number, progress: Extract<FromThread, { kind: 'progress' }>): void
   delegate(request: Extract<FromThread, { kind: 'delegate' }>, answer: (outcome: ChildOutcome) => void): void
+  /** `pull` gives the next bytes of a stream that the task sends; null: its end. */
+  ask(n: number, ask: Ask, pull: () => Promise<Uint8Array | null>, answer: (answer: Answer) => void): void
+  log(n: number, stream: LogLine['stream'], text: string): void
   span(span: SpanData): void
 }
 
@@ -27,9 +30,20 @@ export interface Handler {
   close(): void
 }
 
-export const failure = (code: string, message: string, retryable = false): { readonly ok: false; readonly error: WorkError } => ({
+/** `after`: with `retryable`, not before so many ms from now. */
+export const failure = (
+  code: string,
+  message: string,
+  retryable = false,
+  after?: number,
+): { readonly ok: false; readonly error: WorkError } => ({
   ok: false,
-  error: { code, message: message.length > 4_096 ? `${message.slice(0, 4_096)}…` : message, retryable },
+  error: {
+    code,
+    message: message.length > 4_096 ? `${message.slice(0, 4_096)}…` : message,
+    retryable,
+    ...(after === undefined ? {} : { after_ms: after }),
+  },
 })
 
 export const tooLarge = (bytes: number): Outcome =>

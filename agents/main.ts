@@ -1,5 +1,6 @@
 /** The program in an agent's container, and (with `--module-thread FILE`) the thread that runs a user's module. */
 import { closeSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { SESSION_HEADER } from '../spec/protocol.ts'
 import { type AgentConfig, ConfigError, readConfig } from './config.ts'
@@ -12,6 +13,8 @@ const THREAD_FLAG = '--module-thread'
 const HEAP_SHARE = 0.6
 const UNLIMITED_HEAP_MB = 2_048
 const MB = 1_048_576
+/** Of a task's id in the name of its folder: a name has at most 255 bytes. */
+const MAX_NAME = 200
 
 /** Unguessable. Not by node:crypto, which an idle replica would pay 1.5 MB for. */
 function sessionId(): string {
@@ -29,15 +32,30 @@ function heapMb(): number {
   return Math.max(32, Math.floor((limit / MB) * HEAP_SHARE))
 }
 
+/** The folder that holds those of the executions. Per replica: `/workspace` may be a volume that all have. What a killed process left goes. */
+function workspaces({ workspace, agent, replica }: AgentConfig): string {
+  const folder = join(workspace, '.tasks', `${agent}-${replica}`)
+  rmSync(folder, { recursive: true, force: true })
+  return folder
+}
+
 async function makeHandlers(config: AgentConfig): Promise<(services: TaskServices) => Handler> {
   const { handler, workspace } = config
   if (handler.kind === 'exec') {
     const { execHandler } = await import('./exec.ts')
-    return () => execHandler(workspace)
+    return (services) => execHandler(workspace, services.log)
   }
   const { moduleHandler } = await import('./module-host.ts')
   const { file } = handler
-  return (services) => moduleHandler({ file, entry: fileURLToPath(import.meta.url), memoryMb: config.heapMb ?? heapMb(), services })
+  const folder = workspaces(config)
+  return (services) =>
+    moduleHandler({
+      file,
+      entry: fileURLToPath(import.meta.url),
+      memoryMb: config.heapMb ?? heapMb(),
+      services,
+      workspace: ({ n, leased }) => join(folder, `${n}-${leased.id.slice(-MAX_NAME)}.${leased.attempt}`),
+    })
 }
 
 function markReady(file: string, isReady: boolean): void {

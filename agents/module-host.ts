@@ -1,4 +1,5 @@
 /** Handler `module`, the supervisor's side: one thread per replica, made with the first task, made anew when it ended. */
+import { rm } from 'node:fs'
 import type { Worker } from 'node:worker_threads'
 import { type Execution, failure, type Handler, type HandlerTask, type TaskServices } from './handler.ts'
 import { log } from './log.ts'
@@ -15,6 +16,8 @@ export interface ModuleOptions {
   readonly entry: string
   readonly memoryMb: number
   readonly services: TaskServices
+  /** The folder of an execution's workspace: it goes with the execution. */
+  readonly workspace: (task: HandlerTask) => string
 }
 
 const CRASH: { readonly [code: string]: string } = {
@@ -27,7 +30,9 @@ class Thread {
   readonly #tasks = new Map<number, HandlerTask>()
   readonly #graces = new Map<number, NodeJS.Timeout>()
   readonly #onEnd: () => void
+  readonly #pulls = new Map<number, { readonly resolve: (bytes: Uint8Array | null) => void; readonly reject: (error: Error) => void }>()
   #outbox: ToThread[] = []
+  #isOver = false
   #ended: { readonly code: string; readonly message: string } | null = null
   #pingTimer: NodeJS.Timeout | null = null
   isRetired = false
@@ -52,8 +57,9 @@ class Thread {
   start(task: HandlerTask): Execution {
     const { n, leased, trace } = task
     this.#tasks.set(n, task)
-    const { id, run, type, input, attempt, deadline } = leased
-    this.#post({ kind: 'task', task: { n, id, run, type, input, attempt, deadline, trace } })
+    const { id, run, type, input, attempt, deadline, journal = 0 } = leased
+    const workspace = this.#options.workspace(task)
+    this.#post({ kind: 'task', task: { n, id, run, type, input, attempt, deadline, journal, workspace, trace } })
     return { abort: (reason) => this.#abort(n, reason) }
   }
 
@@ -79,11 +85,34 @@ class Thread {
     if (message.kind === 'span') return services.span(message.span)
     if (message.kind === 'delegate')
       return services.delegate(message, (outcome) => this.#post({ kind: 'child', call: message.call, outcome }))
+    if (message.kind === 'log') return services.log(message.n, message.stream, message.text)
+    if (message.kind === 'ask') return this.#ask(message)
+    if (message.kind === 'chunk') return this.#chunk(message)
     if (message.kind === 'pong') return this.#ponged()
     // Not kept: the next task loads the file again, which may have been mended.
     this.#ended = { code: 'module_load_failed', message: message.message }
     this.isRetired = true
     this.close()
+  }
+
+  #ask({ n, call, ask }: Extract<FromThread, { kind: 'ask' }>): void {
+    const pull = (): Promise<Uint8Array | null> =>
+      new Promise((resolve, reject) => {
+        if (this.#isOver) return reject(new Error('the thread of the module ended'))
+        this.#pulls.set(call, { resolve, reject })
+        this.#post({ kind: 'more', call })
+      })
+    this.#options.services.ask(n, ask, pull, (answer) => {
+      this.#pulls.delete(call)
+      this.#post({ kind: 'answer', call, answer })
+    })
+  }
+
+  #chunk({ call, bytes, error }: Extract<FromThread, { kind: 'chunk' }>): void {
+    const pull = this.#pulls.get(call)
+    this.#pulls.delete(call)
+    if (error !== undefined) pull?.reject(new Error(error))
+    else pull?.resolve(bytes)
   }
 
   #settled(n: number, outcome: Outcome): void {
@@ -93,6 +122,7 @@ class Thread {
     clearTimeout(this.#graces.get(n))
     this.#graces.delete(n)
     task.done(outcome)
+    rm(this.#options.workspace(task), { recursive: true, force: true }, () => {})
     if (this.isRetired && this.#tasks.size === 0) this.close()
   }
 
@@ -138,6 +168,8 @@ class Thread {
   #exited(exitCode: number): void {
     this.#ponged()
     this.isRetired = true
+    this.#isOver = true
+    for (const { reject } of this.#pulls.values()) reject(new Error('the thread of the module ended'))
     // The task that was alone in it is the cause; of several, the others may run again.
     const isShared = this.#tasks.size > 1 && this.#ended?.code !== 'module_load_failed'
     const { code, message } = this.#ended ?? {

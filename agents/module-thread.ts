@@ -3,8 +3,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { MAX_PAYLOAD_BYTES } from '../spec/protocol.ts'
 import { AgentError, DelegationError } from './context.ts'
 import { failure, tooLarge } from './handler.ts'
-import type { ChildOutcome, FromThread, Outcome, ThreadTask, ToThread } from './messages.ts'
-import { createTaskContext, type TaskContext } from './task-context.ts'
+import type { Answer, ChildOutcome, FromThread, Outcome, ThreadTask, ToThread } from './messages.ts'
+import { createTaskContext, type Port, type TaskContext } from './task-context.ts'
 
 type UserHandler = (input: unknown, ctx: unknown) => unknown
 
@@ -61,12 +61,20 @@ function serialise(value: unknown): Outcome {
 /** An error's own `code` and `retryable` count whatever its class: the SDK's, Node's, or a library's. */
 function thrown(error: unknown): Outcome {
   if (typeof error !== 'object' || error === null) return failure('error', String(error))
-  const { code, message, retryable } = error as { readonly code?: unknown; readonly message?: unknown; readonly retryable?: unknown }
+  const { code, message, retryable, after } = error as { readonly [name in 'code' | 'message' | 'retryable' | 'after']?: unknown }
   return failure(
     typeof code === 'string' && code !== '' ? code.slice(0, 100) : 'error',
     typeof message === 'string' ? message : String(error),
     retryable === true,
+    typeof after === 'number' && after >= 0 && after < Number.POSITIVE_INFINITY ? Math.ceil(after) : undefined,
   )
+}
+
+/** A stream may give text: it is sent as UTF-8. A copy: the port moves what it is given. */
+const asBytes = (chunk: unknown): Uint8Array => {
+  if (typeof chunk === 'string') return Buffer.from(chunk)
+  if (chunk instanceof Uint8Array) return chunk
+  throw new TypeError(`a stream of an artifact gives bytes or text, not a ${typeof chunk}`)
 }
 
 export function runModuleThread(file: string): void {
@@ -86,10 +94,29 @@ export function runModuleThread(file: string): void {
   }
   const contexts = new Map<number, TaskContext>()
   const calls = new Map<number, (outcome: ChildOutcome) => void>()
+  const asks = new Map<number, (answer: Answer) => void>()
+  const streams = new Map<number, AsyncIterator<Uint8Array> | Iterator<Uint8Array>>()
   let nextCall = 1
-  const onCall = (answer: (outcome: ChildOutcome) => void): number => {
-    calls.set(nextCall, answer)
-    return nextCall++
+  const port: Port = {
+    post,
+    onChild(answer) {
+      calls.set(nextCall, answer)
+      return nextCall++
+    },
+    onAnswer(answer, chunks) {
+      asks.set(nextCall, answer)
+      if (chunks !== undefined) streams.set(nextCall, chunks)
+      return nextCall++
+    },
+  }
+  const nextChunk = async (call: number): Promise<void> => {
+    const chunks = streams.get(call)
+    try {
+      const next = await chunks?.next()
+      post({ kind: 'chunk', call, bytes: next === undefined || next.done === true ? null : asBytes(next.value) })
+    } catch (error) {
+      post({ kind: 'chunk', call, bytes: null, error: error instanceof Error ? error.message : String(error) })
+    }
   }
 
   let handler: UserHandler | null = null
@@ -105,13 +132,16 @@ export function runModuleThread(file: string): void {
   )
 
   const run = async (task: ThreadTask): Promise<void> => {
-    const context = createTaskContext(task, post, onCall)
+    const context = createTaskContext(task, port)
     contexts.set(task.n, context)
     const handle = handler ?? (await loading)
     if (handle === null) return
     let outcome: Outcome
     try {
+      if (task.journal > 0) await context.restore()
       outcome = serialise(await handle(task.input, context.ctx))
+      const verdict = outcome.ok ? context.verdict() : null
+      if (verdict !== null) outcome = thrown(verdict)
     } catch (error) {
       outcome = thrown(error)
     }
@@ -124,7 +154,16 @@ export function runModuleThread(file: string): void {
       if (message.kind === 'task') void run(message.task)
       else if (message.kind === 'abort') contexts.get(message.n)?.abort(message.reason)
       else if (message.kind === 'ping') post({ kind: 'pong' })
-      else {
+      else if (message.kind === 'more') void nextChunk(message.call)
+      else if (message.kind === 'answer') {
+        const { call, answer } = message
+        const chunks = streams.get(call)
+        streams.delete(call)
+        // Given up before its end: whoever made it may clean up.
+        if (chunks?.return !== undefined) void Promise.resolve(chunks.return()).catch(() => {})
+        asks.get(call)?.(answer)
+        asks.delete(call)
+      } else {
         calls.get(message.call)?.(message.outcome)
         calls.delete(message.call)
       }

@@ -4,7 +4,8 @@ import type { AgentConfig } from './config.ts'
 import { type Execution, failure, type Handler, type TaskServices } from './handler.ts'
 import { LanePool, Lane } from './http.ts'
 import { log } from './log.ts'
-import type { ChildOutcome, FromThread, Outcome } from './messages.ts'
+import { LogQueue } from './logs.ts'
+import type { Answer, Ask, ChildOutcome, FromThread, Outcome } from './messages.ts'
 import { completedEntry, failedEntry } from './outbox.ts'
 import { ProgressQueue } from './progress.ts'
 import { Session } from './session.ts'
@@ -45,6 +46,8 @@ export class Supervisor {
   readonly #side: LanePool
   readonly #tracer: Tracer
   readonly #progress: ProgressQueue
+  readonly #logs: LogQueue
+  readonly #gateway: { readonly host: string; readonly port: number; readonly headers: { readonly [name: string]: string } }
   readonly #handler: Handler
   readonly #byLease = new Map<string, Held>()
   readonly #byNumber = new Map<number, Held>()
@@ -62,18 +65,26 @@ export class Supervisor {
     const post = (path: string) => (body: string) => this.#side.request({ method: 'POST', path, body, timeoutMs: ANSWER_MS })
     this.#tracer = new Tracer(agent, traces, post('/v1/traces'))
     this.#progress = new ProgressQueue(post('/v1/progress'))
+    this.#logs = new LogQueue(post('/v1/logs'))
+    this.#gateway = { host, port, headers }
     this.#handler = handler({
-      progress: (n, { message, percent, data }) => {
+      progress: (n, { message, percent, data, step }) => {
         const held = this.#byNumber.get(n)
         if (held === undefined) return
         const fields = {
           ...(message === undefined ? {} : { message }),
           ...(percent === undefined ? {} : { percent }),
           ...(data === undefined ? {} : { data }),
+          ...(step === undefined ? {} : { step }),
         }
         this.#progress.push({ lease: held.leased.lease, ...fields })
       },
       delegate: (request, answer) => void this.#delegate(request, answer),
+      ask: (n, question, pull, answer) => void this.#ask(n, question, pull, answer),
+      log: (n, stream, text) => {
+        const held = this.#byNumber.get(n)
+        if (held !== undefined) this.#logs.push(held.leased.lease, stream, text)
+      },
       span: (span) => this.#tracer.add(span),
     })
     this.#session = new Session({
@@ -178,12 +189,14 @@ export class Supervisor {
     const end: Outcome =
       stopped !== null && !outcome.ok ? failure(stopped, stopped === 'timeout' ? outcome.error.message : 'the task was cancelled') : outcome
     held.span?.end(end.ok ? null : end.error.code)
-    this.#progress.after(lease, () => {
-      // Held until here, so that it is beaten for.
-      this.#byLease.delete(lease)
-      this.#session.settle(end.ok ? completedEntry(lease, end.json) : failedEntry(lease, end.error))
-      if (this.#byLease.size === 0) this.#allEnded?.()
-    })
+    this.#progress.after(lease, () =>
+      this.#logs.after(lease, () => {
+        // Held until here, so that it is beaten for.
+        this.#byLease.delete(lease)
+        this.#session.settle(end.ok ? completedEntry(lease, end.json) : failedEntry(lease, end.error))
+        if (this.#byLease.size === 0) this.#allEnded?.()
+      }),
+    )
     this.#fill()
   }
 
@@ -199,23 +212,54 @@ export class Supervisor {
     const held = this.#byNumber.get(request.n)
     if (held === undefined) return answer({ ok: false, code: 'aborted', message: 'the task has ended', task: null })
     const { key, agent, type, input, spanId } = request
-    held.abort ??= new AbortController()
-    const context = held.span?.context ?? null
-    if (held.children === 0) this.#running -= 1
-    held.children += 1
-    this.#fill()
+    const abort = this.#park(held)
     const { delegate } = await import('./delegation.ts')
     const outcome = await delegate({
       lanes: this.#side,
       request: { lease: held.leased.lease, key, agent, type, input },
-      traceparent: context === null ? null : traceparent({ ...context, spanId: spanId ?? context.spanId }),
-      signal: held.abort.signal,
+      traceparent: traceOf(held, spanId),
+      signal: abort,
     })
-    // It goes on at once, over the number of slots if need be: to wait for one could be to wait for a task that waits for it.
-    if (this.#byNumber.get(held.n) === held) {
-      held.children -= 1
-      if (held.children === 0) this.#running += 1
-    }
+    this.#unpark(held)
     answer(outcome)
   }
+
+  async #ask(n: number, question: Ask, pull: () => Promise<Uint8Array | null>, answer: (answer: Answer) => void): Promise<void> {
+    const held = this.#byNumber.get(n)
+    if (held === undefined) return answer({ ok: false, code: 'aborted', message: 'the task has ended' })
+    const isWait = question.op === 'delegate.all' || question.op === 'approve'
+    if (isWait) this.#park(held)
+    held.abort ??= new AbortController()
+    try {
+      const { perform } = await import('./asks.ts')
+      const traceparent = traceOf(held, question.op === 'delegate.all' ? question.spanId : null)
+      const { lease } = held.leased
+      answer(await perform(question, { lanes: this.#side, lease, traceparent, signal: held.abort.signal, pull, gateway: this.#gateway }))
+    } catch (error) {
+      answer({ ok: false, code: 'internal', message: error instanceof Error ? error.message : String(error) })
+    } finally {
+      if (isWait) this.#unpark(held)
+    }
+  }
+
+  /** It waits for somebody else: its slot is free meanwhile. The signal ends the wait. */
+  #park(held: Held): AbortSignal {
+    held.abort ??= new AbortController()
+    if (held.children === 0) this.#running -= 1
+    held.children += 1
+    this.#fill()
+    return held.abort.signal
+  }
+
+  /** It goes on at once, over the number of slots if need be: to wait for one could be to wait for a task that waits for it. */
+  #unpark(held: Held): void {
+    if (this.#byNumber.get(held.n) !== held) return
+    held.children -= 1
+    if (held.children === 0) this.#running += 1
+  }
+}
+
+function traceOf(held: Held, spanId: string | null): string | null {
+  const context = held.span?.context ?? null
+  return context === null ? null : traceparent({ ...context, spanId: spanId ?? context.spanId })
 }

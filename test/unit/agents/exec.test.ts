@@ -21,7 +21,7 @@ function run(input: Json): { readonly ended: Promise<Outcome>; readonly abort: (
   let abort: (reason: string) => void = () => {}
   const ended = new Promise<Outcome>((resolve) => {
     const leased = { lease: 'l', id: 't', run: 'r', agent: 'a', type: 'task', input, attempt: 1, deadline: null, traceparent: null }
-    const execution = execHandler(WORKSPACE).start({ n: 1, leased, trace: null, done: resolve })
+    const execution = execHandler(WORKSPACE, () => {}).start({ n: 1, leased, trace: null, done: resolve })
     abort = (reason) => execution.abort(reason)
   })
   return { ended, abort }
@@ -114,7 +114,7 @@ test('background processes end with the command and do not hold it up', async ()
   expect(Date.now() - started).toBeLessThan(5_000)
   expect(
     await result({
-      command: `kill -0 ${String(stdout).trim()} 2>/dev/null && grep -q '^State:.[^ZX]' /proc/${String(stdout).trim()}/status; echo $?`,
+      command: `sleep 0.3; kill -0 ${String(stdout).trim()} 2>/dev/null && grep -q '^State:.[^ZX]' /proc/${String(stdout).trim()}/status; echo $?`,
     }),
   ).not.toMatchObject({ stdout: '0\n' })
 })

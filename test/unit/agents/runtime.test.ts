@@ -228,31 +228,27 @@ test('progress is told in order, before the end of the task', async () => {
 test('delegations have the numbers of their calls as keys, and the task is parked while it waits', async () => {
   const children = new Map<string, { readonly key: string; readonly input: number }>()
   gateway.script = ({ path, body }) => {
+    const fields = body as { readonly [name: string]: unknown } | null
     if (path === '/v1/delegate') {
-      const { key, input } = body as { key: string; input: number }
-      children.set(key, { key, input })
-      return { status: 200, body: { task: key } }
+      const asked = (fields?.['tasks'] ?? [fields]) as readonly { readonly key: string; readonly input: number }[]
+      for (const { key, input } of asked) children.set(key, { key, input })
+      const ids = asked.map(({ key }) => key)
+      return { status: 200, body: fields?.['tasks'] === undefined ? { task: ids[0] } : { tasks: ids } }
     }
-    const found = /^\/v1\/tasks\/([^?]+)/.exec(path)?.[1]
-    if (found === undefined) return null
-    const id = decodeURIComponent(found)
-    const child = children.get(id)
     // A child completes only when the parent's slot was offered again.
     const isParked = gateway.leases.filter(({ want }) => want === 1).length > 1
-    const status = !isParked ? 'queued' : child?.input === 13 ? 'failed' : 'completed'
-    return {
-      status: 200,
-      body: {
-        id,
-        agent: 'x',
-        type: 'task',
-        status,
-        attempts: 1,
-        result: (child?.input ?? 0) * 2,
-        error: status === 'failed' ? { code: 'unlucky', message: 'thirteen' } : null,
-        trace_id: null,
-      },
+    const view = (id: string): object => {
+      const child = children.get(id)
+      const status = !isParked ? 'queued' : child?.input === 13 ? 'failed' : 'completed'
+      const error = status === 'failed' ? { code: 'unlucky', message: 'thirteen' } : null
+      return { id, agent: 'x', type: 'task', status, attempts: 1, result: (child?.input ?? 0) * 2, error, trace_id: null }
     }
+    if (path === '/v1/await') {
+      const tasks = ((fields?.['tasks'] ?? []) as readonly string[]).map(view)
+      return { status: 200, body: { done: isParked, tasks } }
+    }
+    const found = /^\/v1\/tasks\/([^?]+)/.exec(path)?.[1]
+    return found === undefined ? null : { status: 200, body: view(decodeURIComponent(found)) }
   }
   running(`export default async (_: null, ctx: any) => {
     const one = await ctx.delegate('x', 1)

@@ -6,7 +6,9 @@ import type { Json, LeaseReply, LeaseRequest, Settled, Settlement } from '../../
 export interface Seen {
   readonly path: string
   readonly method: string
+  /** null: it was not JSON. */
   readonly body: Json
+  readonly raw: Buffer
   readonly headers: http.IncomingHttpHeaders
 }
 
@@ -98,23 +100,21 @@ export class ScriptedGateway {
 
   #make(): http.Server {
     return http.createServer((request, response) => {
-      let text = ''
-      request.setEncoding('utf8').on('data', (chunk) => {
-        text += chunk
+      const chunks: Buffer[] = []
+      request.on('data', (chunk: Buffer) => chunks.push(chunk))
+      request.on('end', () => {
+        const raw = Buffer.concat(chunks)
+        const isJson = raw.length > 0 && request.headers['content-type'] === 'application/json'
+        const body = isJson ? (JSON.parse(raw.toString()) as Json) : null
+        this.#handle({ path: request.url ?? '', method: request.method ?? '', body, raw, headers: request.headers }, response)
       })
-      request.on('end', () =>
-        this.#handle(
-          { path: request.url ?? '', method: request.method ?? '', body: text === '' ? null : JSON.parse(text), headers: request.headers },
-          response,
-        ),
-      )
     })
   }
 
   #handle(seen: Seen, response: http.ServerResponse): void {
     this.requests.push(seen)
     const send = (status: number, body: unknown): void =>
-      void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+      void response.writeHead(status, { 'content-type': 'application/json' }).end(body instanceof Buffer ? body : JSON.stringify(body))
     const scripted = this.script(seen)
     if (scripted === 'destroy') return void response.destroy()
     if (scripted !== null) return send(scripted.status, scripted.body)
