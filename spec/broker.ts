@@ -41,7 +41,7 @@ function parseAddress(text: string): BrokerAddress | Unfit {
   if (db === null) return { why: 'expected the number of a database after the "/"', help: LIKE }
   const host = url.hostname.replace(/^\[|\]$/g, '').toLowerCase()
   if (host === '') return { why: 'the address has no host', help: LIKE }
-  if (host === 'localhost' || /^127\./.test(host) || host === '::1')
+  if (host === 'localhost' || host.startsWith('127.') || host === '::1')
     return {
       why: `${host} would be the egress container itself, which makes the connection`,
       help: 'write host.docker.internal for this machine, or the name that other machines use',

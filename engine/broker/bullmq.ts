@@ -4,8 +4,8 @@
  * bare BullMQ worker: one script to add it, one to end it and fetch the next.
  */
 import { QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
-import { Redis } from 'ioredis'
 import { queueName, queuePrefix } from '../names.ts'
+import { type ConnectionOptions, openConnection } from './connection.ts'
 import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
 import type { ActiveTask, Broker, Ended, Execution, NewTask, TaskRef, TaskState } from './port.ts'
 import { runStore } from './runs.ts'
@@ -15,15 +15,9 @@ export const LOCK_MS = 60_000
 /** BullMQ's event streams hold each result once more; nobody here reads them. */
 const EVENTS_KEPT = 64
 const CHUNK = 500
-const MAX_RETRY_MS = 500
 
-export interface BullmqOptions {
+export interface BullmqOptions extends ConnectionOptions {
   readonly project: string
-  readonly host: string
-  readonly port: number
-  readonly password?: string
-  /** Unix socket instead of host and port. */
-  readonly path?: string
 }
 
 type Job = Parameters<RedisQueueBackend['addJob']>[0]
@@ -54,22 +48,10 @@ class Queue extends RedisQueueBackend {
 
 export function connectBroker(options: BullmqOptions): Broker {
   const prefix = queuePrefix(options.project)
-  const client = new Redis({
-    ...(options.path === undefined ? { host: options.host, port: options.port } : { path: options.path }),
-    ...(options.password === undefined ? {} : { password: options.password }),
-    maxRetriesPerRequest: null,
-    retryStrategy: (attempt) => Math.min(50 * attempt, MAX_RETRY_MS),
-    // A password that is not there yet, a Redis that still loads: both pass.
-    reconnectOnError: (error) => /^(NOAUTH|WRONGPASS|LOADING|READONLY)/.test(error.message),
-    connectTimeout: 2_000,
-    // A frozen or cut-off broker is found by the command that gets no answer.
-    socketTimeout: 10_000,
-    keepAlive: 5_000,
-    enableReadyCheck: true,
-  })
+  const link = openConnection(options)
+  const { client } = link
   // Every role's queue listens on it; a project may have many.
   client.setMaxListeners(0)
-  client.on('error', () => {})
   const connection = new RedisConnection(client as unknown as ConstructorParameters<typeof RedisConnection>[0], {
     shared: true,
     blocking: false,
@@ -128,13 +110,12 @@ export function connectBroker(options: BullmqOptions): Broker {
 
   return {
     get connected() {
-      return client.status === 'ready'
+      return link.connected
     },
-    onConnected(listener) {
-      client.on('ready', listener)
-      if (client.status === 'ready') listener()
-      return () => void client.off('ready', listener)
+    get problem() {
+      return link.problem
     },
+    onConnected: link.onConnected,
     async add(tasks) {
       for (let at = 0; at < tasks.length; at += CHUNK) await addChunk(queue, tasks.slice(at, at + CHUNK))
     },
@@ -191,7 +172,7 @@ export function connectBroker(options: BullmqOptions): Broker {
       for (let at = 0; at < tasks.length; at += CHUNK) {
         const pipeline = client.pipeline()
         for (const task of tasks.slice(at, at + CHUNK))
-          pipeline.hmget(jobKey(task), 'ats', 'data', 'returnvalue', 'failedReason', 'finishedOn', 'actl:retried')
+          pipeline.hmget(jobKey(task), 'ats', 'data', 'returnvalue', 'failedReason', 'finishedOn', 'actl:retried', 'timestamp', 'processedOn')
         for (const fields of await run(pipeline)) states.push(taskState(fields as (string | null)[]))
       }
       return states
@@ -283,7 +264,7 @@ function execution(queue: Queue, reply: unknown[] | undefined): Execution | null
   return { id, epoch: attemptsStarted ?? 0, data }
 }
 
-function taskState([epoch, data, result, failure, finishedOn, retried]: readonly (string | null | undefined)[]): TaskState | null {
+function taskState([epoch, data, result, failure, finishedOn, retried, added, fetched]: readonly (string | null | undefined)[]): TaskState | null {
   if (data === null || data === undefined) return null
   const finished = finishedOn !== null && finishedOn !== undefined
   return {
@@ -293,8 +274,13 @@ function taskState([epoch, data, result, failure, finishedOn, retried]: readonly
     result: finished ? (result ?? null) : null,
     failure: finished ? (failure ?? null) : null,
     retried: Number(retried ?? 0),
+    added_ms: timeOf(added),
+    fetched_ms: timeOf(fetched),
+    ended_ms: timeOf(finishedOn),
   }
 }
+
+const timeOf = (text: string | null | undefined): number | null => (typeof text === 'string' ? Number(text) : null)
 
 /** BullMQ's codes for: no such job, no lock, not active, another's lock. */
 const isLost = (error: unknown): boolean => error instanceof Error && 'code' in error && [-1, -2, -3, -6].includes(Number(error.code))

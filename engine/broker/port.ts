@@ -38,6 +38,10 @@ export interface TaskState {
   readonly finished: boolean
   /** Epoch of the last execution that failed and was put back to be tried again; 0: none. */
   readonly retried: number
+  /** Unix ms: when it was added, last fetched, and ended; null: not yet. */
+  readonly added_ms: number | null
+  readonly fetched_ms: number | null
+  readonly ended_ms: number | null
 }
 
 /** A task that is not to be fetched yet. `due`: Unix ms; of a held one null, or the time before which it need not be promoted. */
@@ -108,8 +112,16 @@ export interface TaskStore {
   dropApprovals(ids: readonly string[]): Promise<void>
 }
 
+/** AG5002: it does not answer (yet). AG5003: it does, and its settings are refused. */
+export interface BrokerProblem {
+  readonly code: 'AG5002' | 'AG5003'
+  readonly message: string
+}
+
 export interface Broker extends TaskStore {
   readonly connected: boolean
+  /** Why it is not. */
+  readonly problem: BrokerProblem | null
   /** First readiness and each reconnect; called once at once if connected. Returns the unsubscriber. */
   onConnected(listener: () => void): () => void
 
@@ -119,6 +131,8 @@ export interface Broker extends TaskStore {
   /** End an execution, and with `next` take the queue's next task under the same token in the same script. */
   complete(queue: string, id: string, token: string, result: string, next: boolean): Promise<Ended>
   fail(queue: string, id: string, token: string, failure: string, next: boolean): Promise<Ended>
+  /** Takes this task, which waits (in line or not), to end it with `token`. False: it does not wait (any more). */
+  seize(queue: string, id: string, token: string): Promise<boolean>
   /** Back to the head of its queue. `token` null: if nobody holds it. False: another holds it, or nobody. */
   requeue(queue: string, id: string, token: string | null): Promise<boolean>
   /**
@@ -173,11 +187,11 @@ export interface Broker extends TaskStore {
   /** Every queue that ever had a task. */
   queues(): Promise<readonly string[]>
 
-  /** Make the run's record; false: there is one already. */
-  createRun(run: string, created_ms: number, fields: readonly HashField[]): Promise<boolean>
+  /** Make the run's record, and with `dedup` let that key name it; the count of writes (`identity`), or null: there is one already. */
+  createRun(run: string, created_ms: number, fields: readonly HashField[], dedup?: string): Promise<number | null>
   writeRun(run: string, fields: readonly HashField[]): Promise<void>
-  /** Write, and take the run off the list of open ones. */
-  closeRun(run: string, fields: readonly HashField[]): Promise<void>
+  /** Write, and take the run off the list of open ones; its key lives for `ttl_ms` more. The count of writes. */
+  closeRun(run: string, fields: readonly HashField[], dedup?: { readonly key: string; readonly ttl_ms: number }): Promise<number>
   /** Set a field unless it is set; the value it then has. */
   claimRunField(run: string, field: string, value: string): Promise<string>
   dropRunFields(run: string, fields: readonly string[]): Promise<void>
@@ -187,6 +201,16 @@ export interface Broker extends TaskStore {
   /** Newest first. */
   listRuns(): Promise<readonly string[]>
   forgetRun(run: string): Promise<void>
+
+  /** The run that a key names. `expires`: that run has ended. */
+  dedupRun(key: string): Promise<{ readonly run: string; readonly expires: boolean } | null>
+
+  /** Which data this is, and how often it was written to by a submit, an end of a run or `countWrite`: who remembers more knows of a loss. */
+  identity(): Promise<{ readonly instance: string | null; readonly writes: number }>
+  setIdentity(instance: string, writes: number): Promise<void>
+  countWrite(): Promise<number>
+  /** Bytes. `max` 0: no limit. */
+  memory(): Promise<{ readonly used: number; readonly max: number }>
 
   appendEvents(run: string, lines: readonly string[], keep: number): Promise<void>
   readEvents(run: string): Promise<readonly string[]>
