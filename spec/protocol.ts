@@ -221,6 +221,17 @@ export interface TaskView {
   readonly trace_id: string | null
   /** Absent: none. */
   readonly artifacts?: readonly ArtifactView[]
+  readonly times?: WorkTimes
+}
+
+/** When and how large. ISO 8601; null: not yet. Sizes in bytes of JSON. */
+export interface WorkTimes {
+  readonly created_at: string | null
+  /** Its last execution. */
+  readonly started_at: string | null
+  readonly ended_at: string | null
+  readonly input_bytes: number
+  readonly result_bytes: number | null
 }
 
 export interface ErrorBody {
@@ -236,6 +247,10 @@ export interface JobView {
   readonly attempts: number
   readonly result: Json
   readonly error: WorkError | null
+  /** Of a pipeline's job: how many tasks it has. */
+  readonly tasks?: number
+  /** Of a pipeline's job: the first that was created and started, the last that ended, the sizes of all. */
+  readonly times?: WorkTimes
 }
 export interface RunView {
   readonly run: string
@@ -247,6 +262,10 @@ export interface RunView {
   readonly result: Json
   readonly jobs: readonly JobView[]
   readonly trace_id: string | null
+  readonly created_at?: string
+  readonly ended_at?: string | null
+  /** The run that this one repeats. */
+  readonly retry_of?: string
 }
 export interface RunSummary {
   readonly run: string
@@ -254,6 +273,8 @@ export interface RunSummary {
   readonly status: WorkStatus
   readonly created_at: string
   readonly ended_at: string | null
+  /** Of its jobs. */
+  readonly agents?: readonly string[]
 }
 /**
  * POST /v1/runs → {run}. Either a pipeline with inputs, or one agent with inputs of tasks (one task per element).

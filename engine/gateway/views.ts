@@ -1,11 +1,11 @@
 /** Runs and tasks as everyone sees them: read from the broker, with what is running now from the dispatcher. */
-import type { Json, JobView, RunSummary, RunView, TaskView, WorkStatus } from '../../spec/protocol.ts'
+import type { Json, JobView, RunSummary, RunView, TaskView, WorkStatus, WorkTimes } from '../../spec/protocol.ts'
 import type { Broker, TaskRef, TaskState } from '../broker/port.ts'
 import { lastJobs, worst } from '../pipeline.ts'
 import { traceIdOf } from '../telemetry/traceparent.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { childField, type Definition, jobField, type JobRecord, runOf, taskId } from './run-record.ts'
-import { decodeTask, parseFailure } from './work.ts'
+import { decodeTask, inputOf, parseFailure } from './work.ts'
 
 /** Above it a view leaves results out: the answer must fit a string. */
 const MAX_VIEW_BYTES = 134_217_728
@@ -43,7 +43,7 @@ export class Views {
       return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error: null, trace_id: traceIdOf(live?.sent) }
     }
     const task = decodeTask(id, agent, state.data)
-    return { id, agent, type: task?.type ?? 'task', ...this.#outcome(id, state), trace_id: traceIdOf(task?.sent) }
+    return { id, agent, type: task?.type ?? 'task', ...this.#outcome(id, state), trace_id: traceIdOf(task?.sent), times: timesOf(state) }
   }
 
   async run(id: string): Promise<RunView | null> {
@@ -77,6 +77,8 @@ export class Views {
           attempts: Math.max(0, ...tasks.map((task) => task.attempts)),
           result: phase === 'completed' ? result : null,
           error,
+          tasks: tasks.length,
+          ...(tasks.some((task) => task.times !== undefined) ? { times: together(tasks) } : {}),
         })
       }
     }
@@ -89,6 +91,9 @@ export class Views {
       result: last,
       jobs,
       trace_id: traceIdOf(definition.traceparent),
+      created_at: iso(record.get('created')) ?? '',
+      ended_at: iso(record.get('ended')),
+      ...(definition.retry_of === undefined ? {} : { retry_of: definition.retry_of }),
     }
   }
 
@@ -98,13 +103,15 @@ export class Views {
     return ids.flatMap((run, index) => {
       const [text, status, created, ended] = fields[index] ?? []
       if (typeof text !== 'string') return []
+      const { name, pipeline } = JSON.parse(text) as Definition
       return [
         {
           run,
-          pipeline: (JSON.parse(text) as Definition).name,
+          pipeline: name,
           status: (status ?? 'running') as WorkStatus,
           created_at: iso(created) ?? '',
           ended_at: iso(ended),
+          agents: [...new Set(Object.values(pipeline.jobs).map((job) => job.agent))],
         },
       ]
     })
@@ -117,7 +124,7 @@ export class Views {
       if (state === null) return { id, status: run === 'running' ? 'queued' : 'cancelled', attempts: 0, result: null, error: null }
       budget.bytes -= state.result?.length ?? 0
       const outcome = this.#outcome(id, budget.bytes < 0 ? { ...state, result: null } : state)
-      return { id, ...outcome, status: !state.finished && run !== 'running' ? 'cancelled' : outcome.status }
+      return { id, ...outcome, times: timesOf(state), status: !state.finished && run !== 'running' ? 'cancelled' : outcome.status }
     })
   }
 
@@ -135,6 +142,30 @@ export class Views {
 }
 
 const iso = (ms: string | null | undefined): string | null => (typeof ms === 'string' ? new Date(Number(ms)).toISOString() : null)
+
+const isoOf = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString())
+
+const timesOf = ({ added_ms, fetched_ms, ended_ms, data, result }: TaskState): WorkTimes => ({
+  created_at: isoOf(added_ms),
+  started_at: isoOf(fetched_ms),
+  ended_at: isoOf(ended_ms),
+  input_bytes: Buffer.byteLength(inputOf(data)),
+  result_bytes: result === null ? null : Buffer.byteLength(result),
+})
+
+/** Of a job with these tasks. Times in ISO 8601 compare as text. */
+function together(tasks: readonly Pick<TaskView, 'times'>[]): WorkTimes {
+  const times = tasks.flatMap((task) => task.times ?? [])
+  const all = (name: 'created_at' | 'started_at' | 'ended_at'): string[] => times.flatMap((it) => it[name] ?? []).sort()
+  const ended = all('ended_at')
+  return {
+    created_at: all('created_at')[0] ?? null,
+    started_at: all('started_at')[0] ?? null,
+    ended_at: ended.length === tasks.length ? (ended.at(-1) ?? null) : null,
+    input_bytes: times.reduce((sum, it) => sum + it.input_bytes, 0),
+    result_bytes: ended.length === tasks.length ? times.reduce((sum, it) => sum + (it.result_bytes ?? 0), 0) : null,
+  }
+}
 
 function jobStatus(recorded: JobRecord | null, tasks: readonly Omit<JobView, 'agent'>[], run: WorkStatus): WorkStatus {
   if (recorded === null || recorded.phase === 'waiting') return run === 'running' ? 'queued' : 'cancelled'

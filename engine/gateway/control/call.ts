@@ -1,0 +1,93 @@
+/** What the routes of the control API share: the request, the parts of the gateway, and the errors that several give. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { SubmitReply } from '../../../spec/protocol.ts'
+import type { Broker } from '../../broker/port.ts'
+import type { Config } from '../config.ts'
+import type { Dispatcher } from '../dispatcher.ts'
+import type { RunEvents } from '../events.ts'
+import { type Fields, HttpError, sendJson } from '../http.ts'
+import type { Runs } from '../runs.ts'
+import { refuse } from '../submission.ts'
+import type { TraceForwarder } from '../traces.ts'
+import type { Views } from '../views.ts'
+import type { Schema } from './schema.ts'
+
+export interface ControlApiOptions {
+  readonly config: Config
+  readonly broker: Broker
+  readonly dispatcher: Dispatcher
+  readonly runs: Runs
+  readonly views: Views
+  readonly events: RunEvents
+  readonly traces: TraceForwarder
+  readonly ready: Promise<void>
+  readonly log: (message: string) => void
+}
+
+/** The gateway as a route sees it. */
+export interface Kit extends ControlApiOptions {
+  /** The gateway has taken over and the broker answers; else 503 after a while. */
+  whenReady(): Promise<void>
+}
+
+export interface Call {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly url: URL
+  /** Aborts when the caller has gone. */
+  readonly signal: AbortSignal
+  /** What stands for {run}, {task}, … in the path, decoded. */
+  readonly at: { readonly [name: string]: string }
+  /** The body, checked by the route's schema; {} where it has none. */
+  readonly body: Fields
+}
+
+export interface Parameter extends Schema {
+  readonly description: string
+}
+
+export interface Answer {
+  readonly description: string
+  /** By media type. */
+  readonly content?: { readonly [type: string]: Schema }
+}
+
+export interface Route {
+  readonly method: 'GET' | 'POST'
+  /** As OpenAPI writes it: /v1/runs/{run}. */
+  readonly path: string
+  readonly id: string
+  readonly summary: string
+  readonly description?: string
+  readonly query?: { readonly [name: string]: Parameter }
+  readonly headers?: { readonly [name: string]: Parameter }
+  /** Of a JSON body, which is read and checked before `handle`. */
+  readonly body?: Schema
+  readonly answers: { readonly [status: string]: Answer }
+  /** Error statuses beyond 400 and 500. */
+  readonly errors?: readonly number[]
+  readonly handle: (kit: Kit, call: Call) => Promise<void>
+}
+
+export const answerJson = (description: string, schema: Schema): { readonly [status: string]: Answer } => ({
+  '200': { description, content: { 'application/json': schema } },
+})
+export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
+
+export const reply = (made: string | SubmitReply): SubmitReply => (typeof made === 'string' ? { run: made } : made)
+export const send = ({ response }: Call, view: unknown): void => sendJson(response, 200, JSON.stringify(view))
+
+export const noRun = (id: string): HttpError => refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)
+export const noTask = (id: string): HttpError => refuse(404, 'AG6001', `there is no task "${id.slice(0, 200)}"`)
+export const wrong = (message: string): HttpError => refuse(400, 'AG6006', message, 'See docs/control-api.md.')
+
+/** A whole number of the query, or `otherwise`. The route's table has checked its form. */
+export const numberOf = ({ url }: Call, name: string, otherwise: number): number => {
+  const text = url.searchParams.get(name)
+  return text === null ? otherwise : Number(text)
+}
+export const WAIT: Parameter = {
+  type: 'integer',
+  minimum: 0,
+  description: 'Milliseconds for which the answer may be held (30,000 at most) until what is asked for has ended.',
+}

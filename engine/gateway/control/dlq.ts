@@ -1,0 +1,104 @@
+/** Dead letters: tasks that ended `failed` or `dead`, until they are dropped. */
+import type { DeadLetter, DeadLetterSummary, Json, RunEvent, SubmitRequest } from '../../../spec/protocol.ts'
+import type { FailedCursor, FailedTask } from '../../broker/port.ts'
+import { traceIdOf } from '../../telemetry/traceparent.ts'
+import { parseAttempts } from '../attempts.ts'
+import { refuse } from '../submission.ts'
+import { decodeTask, inputOf, parseFailure } from '../work.ts'
+import { type Call, type Kit, numberOf, reply, send } from './call.ts'
+import { shallow } from './submit.ts'
+
+const DEFAULT_LIMIT = 100
+/** Read at once where most are of other agents. */
+const CHUNK = 500
+
+const noLetter = (id: string): ReturnType<typeof refuse> => refuse(404, 'AG6011', `there is no dead letter "${id.slice(0, 200)}"`)
+
+export async function list(kit: Kit, call: Call): Promise<void> {
+  await kit.whenReady()
+  const limit = numberOf(call, 'limit', DEFAULT_LIMIT)
+  const agent = call.url.searchParams.get('agent')
+  const found: FailedTask[] = []
+  for (let after = cursorOf(call.url.searchParams.get('before')); found.length <= limit; ) {
+    const size = agent === null ? limit + 1 : CHUNK
+    const letters = await kit.broker.deadLetters(size, after)
+    found.push(...letters.filter((it) => agent === null || it.queue === agent))
+    after = letters.at(-1)
+    if (letters.length < size) break
+  }
+  const tasks = found.slice(0, limit)
+  const last = tasks.at(-1)
+  send(call, { tasks: tasks.map(summary), next: found.length > limit && last !== undefined ? `${last.ended_ms}:${last.id}` : null })
+}
+
+/** `next` of a page: TIME:TASK. */
+function cursorOf(text: string | null): FailedCursor | undefined {
+  if (text === null) return undefined
+  const at = text.indexOf(':')
+  return { ended_ms: Number(text.slice(0, at)), id: text.slice(at + 1) }
+}
+
+export async function show(kit: Kit, call: Call): Promise<void> {
+  const letter = await found(kit, call)
+  const ref = { queue: letter.queue, id: letter.id }
+  const [attempts, lines] = await Promise.all([kit.broker.readAttempts(ref), kit.broker.readEvents(runOf(letter))])
+  const events = lines.map((line) => JSON.parse(line) as RunEvent).filter((event) => event.task === letter.id)
+  const view: DeadLetter = {
+    ...summary(letter),
+    input: JSON.parse(inputOf(letter.data)) as Json,
+    history: parseAttempts(attempts),
+    events,
+  }
+  send(call, view)
+}
+
+/** A new run of this one task, with what is given as its input. The dead letter stays until it is dropped. */
+export async function retry(kit: Kit, call: Call): Promise<void> {
+  const { body } = call
+  if (Object.hasOwn(body, 'input')) shallow('"input"', body['input'])
+  const letter = await found(kit, call)
+  const input = Object.hasOwn(body, 'input') ? (body['input'] as Json) : (JSON.parse(inputOf(letter.data)) as Json)
+  const task = decodeTask(letter.id, letter.queue, letter.data)
+  const request: SubmitRequest = {
+    agent: letter.queue,
+    type: task?.type ?? 'task',
+    tasks: [input],
+    retry_of: runOf(letter),
+    ...(typeof body['id'] === 'string' ? { id: body['id'] } : {}),
+    ...(task?.priority === undefined ? {} : { priority: task.priority }),
+  }
+  send(call, reply(await kit.runs.submit(request)))
+}
+
+export async function drop(kit: Kit, call: Call): Promise<void> {
+  const letter = await found(kit, call)
+  await kit.broker.dropDeadLetter({ queue: letter.queue, id: letter.id })
+  send(call, {})
+}
+
+async function found(kit: Kit, call: Call): Promise<FailedTask> {
+  const id = call.at['task'] as string
+  await kit.whenReady()
+  const agent = await kit.views.agentOf(id)
+  const letter = agent === null ? null : await kit.broker.deadLetter({ queue: agent, id })
+  if (letter === null) throw noLetter(id)
+  return letter
+}
+
+const runOf = ({ id }: FailedTask): string => id.slice(0, id.indexOf('.'))
+
+function summary(letter: FailedTask): DeadLetterSummary {
+  const task = decodeTask(letter.id, letter.queue, letter.data)
+  const { status, error } = parseFailure(letter.failure)
+  return {
+    id: letter.id,
+    run: runOf(letter),
+    agent: letter.queue,
+    type: task?.type ?? 'task',
+    status: status === 'dead' ? 'dead' : 'failed',
+    attempts: letter.epoch,
+    error,
+    ended_at: new Date(letter.ended_ms).toISOString(),
+    trace_id: traceIdOf(task?.sent),
+  }
+}

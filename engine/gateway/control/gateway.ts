@@ -1,0 +1,48 @@
+/** The gateway itself: its health, its replicas, and what the controller and the CLI tell it. */
+import { MAX_WAIT_MS } from '../../../spec/protocol.ts'
+import { readBody } from '../http.ts'
+import { type Call, type Kit, numberOf, send, wrong } from './call.ts'
+
+const MAX_TRACES_BYTES = 67_108_864
+
+export async function health({ broker, config }: Kit, call: Call): Promise<void> {
+  send(call, { ok: true, broker: broker.connected, problem: broker.connected ? null : broker.problem, project: config.project.name })
+}
+
+export async function reload({ config }: Kit, call: Call): Promise<void> {
+  await config.reload()
+  send(call, {})
+}
+
+export async function traces(kit: Kit, call: Call): Promise<void> {
+  const { request } = call
+  kit.traces.forward(await readBody(request, MAX_TRACES_BYTES), request.headers['content-type'] ?? 'application/json')
+  send(call, {})
+}
+
+/** With `connected=agent:replica,…`: held until all of these are, or the time is over. */
+export async function replicas({ dispatcher }: Kit, call: Call): Promise<void> {
+  const { url, signal } = call
+  const wait = Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS)
+  const known = dispatcher.replicas
+  const wanted = (url.searchParams.get('connected') ?? '')
+    .split(',')
+    .filter((it) => it !== '')
+    .map((text) => {
+      const at = text.lastIndexOf(':')
+      const replica = Number(text.slice(at + 1))
+      if (at < 1 || !Number.isInteger(replica)) throw wrong(`connected must be AGENT:REPLICA,…, got "${text.slice(0, 100)}"`)
+      return { agent: text.slice(0, at), replica }
+    })
+  const all = (): boolean => wanted.every((it) => known.connected(it.agent, it.replica))
+  if (wanted.length > 0 && wait > 0 && !all()) {
+    const done = Promise.withResolvers<void>()
+    const timer = setTimeout(done.resolve, wait)
+    const stop = known.watch(() => all() && done.resolve())
+    signal.addEventListener('abort', () => done.resolve(), { once: true })
+    await done.promise
+    clearTimeout(timer)
+    stop()
+  }
+  send(call, { replicas: known.views() })
+}

@@ -1,0 +1,44 @@
+/** A run as it would be submitted again. */
+import type { Json, RunView, SubmitRequest } from '../../../spec/protocol.ts'
+import { refuse } from '../submission.ts'
+import type { Fields } from '../http.ts'
+import { decodeTask, inputOf } from '../work.ts'
+import { type Kit, noRun } from './call.ts'
+
+/** Plain tasks: those that did not complete, or with `all` every one. A pipeline: the same inputs, from the beginning. */
+export async function retryRequest(kit: Kit, id: string, { id: newId, all }: Fields): Promise<SubmitRequest> {
+  const view = await kit.views.run(id)
+  if (view === null) throw noRun(id)
+  if (kit.runs.isOpen(id)) throw refuse(409, 'AG6006', `run "${id}" has not ended`, `Wait for it, or cancel it first.`)
+  const options = { retry_of: id, ...(typeof newId === 'string' ? { id: newId } : {}) }
+  if (view.pipeline !== null) return { pipeline: view.pipeline, inputs: view.inputs, ...options }
+  const wanted = view.jobs.filter((job) => all === true || job.status !== 'completed')
+  const [first] = wanted
+  if (first === undefined)
+    throw refuse(
+      409,
+      'AG6006',
+      `all tasks of run "${id}" have completed`,
+      'Repeat them all with `all: true` (`agentctl runs retry --all`).',
+    )
+  const { inputs, type } = await inputsOf(kit, view, wanted)
+  return { agent: first.agent, type, tasks: inputs, ...options }
+}
+
+async function inputsOf(kit: Kit, view: RunView, jobs: RunView['jobs']): Promise<{ inputs: readonly Json[]; type: string }> {
+  const states = await kit.broker.read(jobs.map((job) => ({ queue: job.agent, id: job.id })))
+  let type: string | null = null
+  const inputs = jobs.map((job, index): Json => {
+    const data = states[index]?.data
+    if (data === undefined)
+      throw refuse(
+        409,
+        'AG6006',
+        `the input of task "${job.id}" is not kept any more, so run "${view.run}" cannot be repeated`,
+        'Submit its tasks again.',
+      )
+    type ??= decodeTask(job.id, job.agent, data)?.type ?? null
+    return JSON.parse(inputOf(data)) as Json
+  })
+  return { inputs, type: type ?? 'task' }
+}

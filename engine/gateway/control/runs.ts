@@ -1,0 +1,50 @@
+/** Runs: submit, list, inspect, follow, cancel, retry. */
+import { MAX_WAIT_MS, type WorkStatus } from '../../../spec/protocol.ts'
+import { type Call, type Kit, noRun, numberOf, reply, send } from './call.ts'
+import { page } from './listing.ts'
+import { retryRequest } from './retry.ts'
+import { submitRequest } from './submit.ts'
+
+const DEFAULT_LIMIT = 100
+
+export async function submit(kit: Kit, call: Call): Promise<void> {
+  const request = submitRequest(call.body)
+  await kit.whenReady()
+  send(call, reply(await kit.runs.submit(request)))
+}
+
+export async function list(kit: Kit, call: Call): Promise<void> {
+  await kit.whenReady()
+  const { searchParams } = call.url
+  const filter = {
+    limit: numberOf(call, 'limit', DEFAULT_LIMIT),
+    before: searchParams.get('before'),
+    status: searchParams.get('status') as WorkStatus | null,
+    agent: searchParams.get('agent'),
+  }
+  send(call, page(await kit.views.runs(), filter))
+}
+
+export async function show(kit: Kit, call: Call): Promise<void> {
+  const id = call.at['run'] as string
+  await kit.whenReady()
+  await kit.runs.whenEnded(id, Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS), call.signal)
+  const view = await kit.views.run(id)
+  if (view === null) throw noRun(id)
+  send(call, view)
+}
+
+export async function cancel(kit: Kit, call: Call): Promise<void> {
+  const id = call.at['run'] as string
+  await kit.whenReady()
+  await kit.runs.cancel(id)
+  const view = await kit.views.run(id)
+  if (view === null) throw noRun(id)
+  send(call, { run: id, status: view.status })
+}
+
+export async function retry(kit: Kit, call: Call): Promise<void> {
+  await kit.whenReady()
+  const request = await retryRequest(kit, call.at['run'] as string, call.body)
+  send(call, reply(await kit.runs.submit(request)))
+}
