@@ -4,6 +4,11 @@ import type { Broker } from '../broker/port.ts'
 import { HttpError } from './http.ts'
 import type { Lease, Task } from './work.ts'
 
+export interface JournalSize {
+  readonly entries: number
+  readonly bytes: number
+}
+const EMPTY: JournalSize = { entries: 0, bytes: 0 }
 const LIMITS = { entries: JOURNAL_ENTRIES, bytes: JOURNAL_BYTES }
 
 export class Journals {
@@ -52,11 +57,11 @@ export class Journals {
   }
 
   /** Of those among these executions that are not their task's first; one command for all, none without them. */
-  async sizes(leases: readonly Lease[]): Promise<ReadonlyMap<Lease, { readonly entries: number; readonly bytes: number }>> {
+  async sizes(leases: readonly Lease[]): Promise<ReadonlyMap<Lease, JournalSize>> {
     const later = leases.filter((lease) => lease.epoch > 1 && this.#known.has(lease.task.id))
     if (later.length === 0) return NONE
     const sizes = await this.#broker.journalSizes(later.map((lease) => lease.task.id))
-    return new Map(later.map((lease, index) => [lease, sizes[index] ?? { entries: 0, bytes: 0 }]))
+    return new Map(later.map((lease, index) => [lease, sizes[index] ?? EMPTY]))
   }
 
   taskEnded(task: Task): void {
@@ -69,4 +74,4 @@ export class Journals {
   }
 }
 
-const NONE: ReadonlyMap<Lease, never> = new Map()
+const NONE: ReadonlyMap<Lease, JournalSize> = new Map()
