@@ -53,6 +53,8 @@ export const TRUSTED_SECRETS = {
   projectKey: 'project-key',
   /** gateway and broker. */
   brokerPassword: 'broker-password',
+  /** gateway: PEM, where the file names one for its own broker. */
+  brokerCa: 'broker-ca',
   /** broker: a redis.conf with the password in it, so that no argv holds it. */
   brokerConf: 'redis.conf',
 } as const

@@ -4,10 +4,12 @@
  * bare BullMQ worker: one script to add it, one to end it and fetch the next.
  */
 import { QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
+import type { Redis } from 'ioredis'
 import { queueName, queuePrefix } from '../names.ts'
 import { type ConnectionOptions, openConnection } from './connection.ts'
 import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
 import type { ActiveTask, Broker, Ended, Execution, NewTask, TaskRef, TaskState } from './port.ts'
+import { type EndKind, type Job, OPTS, Queue } from './queue.ts'
 import { runStore } from './runs.ts'
 import { taskStore } from './task-store.ts'
 
@@ -20,31 +22,8 @@ export interface BullmqOptions extends ConnectionOptions {
   readonly project: string
 }
 
-type Job = Parameters<RedisQueueBackend['addJob']>[0]
-type EndedJob = Parameters<RedisQueueBackend['moveToCompletedArgs']>[0]
-const OPTS = { attempts: 1 }
 /** Lock of a task that is being put back. No replica has such a name. */
 const NOBODY = '-'
-
-class Queue extends RedisQueueBackend {
-  /** Unix ms. */
-  limitedUntil = 0
-
-  end(id: string, token: string, kind: 'completed' | 'failed', value: string, next: boolean): Promise<unknown[] | undefined> {
-    const job = { id, opts: OPTS } as unknown as EndedJob
-    const args = this.moveToFinishedArgs(
-      job,
-      value,
-      kind === 'completed' ? 'returnvalue' : 'failedReason',
-      undefined,
-      kind,
-      token,
-      Date.now(),
-      next,
-    )
-    return this.moveToFinished(id, args)
-  }
-}
 
 export function connectBroker(options: BullmqOptions): Broker {
   const prefix = queuePrefix(options.project)
@@ -62,7 +41,20 @@ export function connectBroker(options: BullmqOptions): Broker {
   const queuesKey = `${prefix}::queues`
   const opened = new Map<string, Queue>()
 
+  /** Commands of one turn of the loop leave in one write: each write is a system call. */
+  let isCorked = false
+  const cork = (): void => {
+    const { stream } = client
+    if (isCorked || stream === undefined) return
+    isCorked = true
+    stream.cork()
+    setImmediate(() => {
+      isCorked = false
+      stream.uncork()
+    })
+  }
   const queue = (name: string): Queue => {
+    cork()
     const known = opened.get(name)
     if (known !== undefined) return known
     const bull = queueName(name)
@@ -86,17 +78,10 @@ export function connectBroker(options: BullmqOptions): Broker {
   }
   const jobKey = (task: TaskRef): string => keys.toKey(queueName(task.queue), task.id)
 
-  const end = async (
-    name: string,
-    id: string,
-    token: string,
-    kind: 'completed' | 'failed',
-    value: string,
-    next: boolean,
-  ): Promise<Ended> => {
+  const end = async (name: string, id: string, token: string, kind: EndKind, value: string, next: boolean): Promise<Ended> => {
     try {
       const of = queue(name)
-      return { ok: true, next: execution(of, await of.end(id, token, kind, value, next)) }
+      return { ok: true, next: execution(of, await of.end(client, id, token, kind, value, next)) }
     } catch (error) {
       if (isLost(error)) return { ok: false }
       throw error
@@ -116,8 +101,18 @@ export function connectBroker(options: BullmqOptions): Broker {
       return link.problem
     },
     onConnected: link.onConnected,
-    async add(tasks) {
-      for (let at = 0; at < tasks.length; at += CHUNK) await addChunk(queue, tasks.slice(at, at + CHUNK))
+    async add(tasks, landed = () => {}) {
+      // The next chunk is written while the broker works on the one before.
+      let before = Promise.resolve()
+      for (let at = 0; at < tasks.length; at += CHUNK) {
+        const chunk = tasks.slice(at, at + CHUNK)
+        const added = addChunk(queue, client, chunk)
+        added.catch(() => {})
+        await before
+        before = added.then(() => landed(chunk.length))
+        before.catch(() => {})
+      }
+      await before
     },
     async fetch(name, token) {
       const of = queue(name)
@@ -172,7 +167,17 @@ export function connectBroker(options: BullmqOptions): Broker {
       for (let at = 0; at < tasks.length; at += CHUNK) {
         const pipeline = client.pipeline()
         for (const task of tasks.slice(at, at + CHUNK))
-          pipeline.hmget(jobKey(task), 'ats', 'data', 'returnvalue', 'failedReason', 'finishedOn', 'actl:retried', 'timestamp', 'processedOn')
+          pipeline.hmget(
+            jobKey(task),
+            'ats',
+            'data',
+            'returnvalue',
+            'failedReason',
+            'finishedOn',
+            'actl:retried',
+            'timestamp',
+            'processedOn',
+          )
         for (const fields of await run(pipeline)) states.push(taskState(fields as (string | null)[]))
       }
       return states
@@ -224,16 +229,16 @@ export function connectBroker(options: BullmqOptions): Broker {
   }
 }
 
-const addChunk = async (queue: (name: string) => Queue, tasks: readonly NewTask[]): Promise<void> => {
-  const byQueue = Map.groupBy(tasks, (task) => task.queue)
+const addChunk = async (queue: (name: string) => Queue, client: Redis, tasks: readonly NewTask[]): Promise<void> => {
   const now = Date.now()
   const job = (task: NewTask): Job => ({ name: 'task', data: task.data, opts: optsOf(task, now), timestamp: now }) as unknown as Job
+  const isPlain = ({ priority, delay_ms = 0, held = false }: NewTask): boolean => priority === undefined && delay_ms <= 0 && !held
   await Promise.all(
-    [...byQueue].map(([name, part]) => {
-      const [first] = part
-      if (part.length === 1 && first !== undefined) return queue(name).addJob(job(first), first.id)
-      return queue(name).addJobs(part.map((task) => ({ job: job(task), jobId: task.id })))
-    }),
+    [...Map.groupBy(tasks, (task) => task.queue)].map(([name, part]) =>
+      part.every(isPlain)
+        ? queue(name).addPlain(client, part, now)
+        : queue(name).addJobs(part.map((task) => ({ job: job(task), jobId: task.id }))),
+    ),
   )
 }
 
@@ -264,7 +269,11 @@ function execution(queue: Queue, reply: unknown[] | undefined): Execution | null
   return { id, epoch: attemptsStarted ?? 0, data }
 }
 
-function taskState([epoch, data, result, failure, finishedOn, retried, added, fetched]: readonly (string | null | undefined)[]): TaskState | null {
+function taskState([epoch, data, result, failure, finishedOn, retried, added, fetched]: readonly (
+  | string
+  | null
+  | undefined
+)[]): TaskState | null {
   if (data === null || data === undefined) return null
   const finished = finishedOn !== null && finishedOn !== undefined
   return {

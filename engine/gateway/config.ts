@@ -1,8 +1,8 @@
 /** What the gateway is told: the project record (watched) and its two secrets. Both may come later than the gateway itself. */
 import { readFile, stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Agent, DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, type Project } from '../../spec/model.ts'
-import { TRUSTED_SECRETS } from '../names.ts'
+import { type Agent, type BrokerSettings, DEFAULT_ARTIFACTS, DEFAULT_BROKER, DEFAULT_WORK, type Project } from '../../spec/model.ts'
+import { containerName, TRUSTED_SECRETS } from '../names.ts'
 import { type ProjectRecord, RECORD_VERSION } from '../record.ts'
 
 /** `scale` and `up` are followed within this. */
@@ -13,6 +13,8 @@ export interface Config {
   readonly project: Project
   /** null: the role is not in the record. */
   agent(name: string): Agent | null
+  /** Reads the record again: false: this replica was scaled away or stopped on purpose. */
+  wanted(agent: string, replica: number): Promise<boolean>
   reload(): Promise<void>
   close(): void
 }
@@ -26,6 +28,8 @@ export async function watchRecord(
 ): Promise<Config> {
   let stamp = ''
   let project: Project | null = null
+  let scale: ProjectRecord['scale'] = {}
+  let stopped: ProjectRecord['stopped'] = []
   let complained = ''
 
   const load = async (force: boolean): Promise<boolean> => {
@@ -38,6 +42,8 @@ export async function watchRecord(
         throw new Error(`the record has version ${record.version}, made by agentctl ${record.written_by}; this one knows ${RECORD_VERSION}`)
       stamp = now
       project = complete(record.project)
+      scale = record.scale ?? {}
+      stopped = record.stopped ?? []
       complained = ''
       return true
     } catch (error) {
@@ -64,6 +70,15 @@ export async function watchRecord(
       return project as Project
     },
     agent: (name) => (project !== null && Object.hasOwn(project.agents, name) ? (project.agents[name] ?? null) : null),
+    async wanted(name, replica) {
+      await look(true)
+      const agent = project?.agents[name]
+      return (
+        agent !== undefined &&
+        replica <= (scale[name] ?? agent.replicas ?? Number.POSITIVE_INFINITY) &&
+        !stopped.includes(containerName(project?.name ?? '', name, replica))
+      )
+    },
     reload: () => look(true),
     close: () => clearInterval(timer),
   }
@@ -83,7 +98,7 @@ export interface Secrets {
 }
 
 /** The secrets volume is empty after a reboot until the controller has filled it: wait. */
-export async function readSecrets(directory: string, signal: AbortSignal): Promise<Secrets> {
+export async function readSecrets(directory: string, broker: BrokerSettings, signal: AbortSignal): Promise<Secrets> {
   const one = async (name: string): Promise<string> => {
     for (;;) {
       const text = await readFile(`${directory}/${name}`, 'utf8').catch(() => '')
@@ -91,6 +106,11 @@ export async function readSecrets(directory: string, signal: AbortSignal): Promi
       await sleep(SECRET_RETRY_MS, undefined, { signal })
     }
   }
-  const [key, password] = await Promise.all([one(TRUSTED_SECRETS.projectKey), one(TRUSTED_SECRETS.brokerPassword)])
+  const wanted = [
+    TRUSTED_SECRETS.projectKey,
+    ...(broker.url === null || broker.password !== null ? [TRUSTED_SECRETS.brokerPassword] : []),
+    ...(broker.ca === null ? [] : [TRUSTED_SECRETS.brokerCa]),
+  ]
+  const [key = '', password = ''] = await Promise.all(wanted.map(one))
   return { key, password }
 }

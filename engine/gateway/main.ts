@@ -5,8 +5,10 @@
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connectBroker } from '../broker/bullmq.ts'
+import type { BrokerProblem } from '../broker/port.ts'
 import { startTelemetry, type Telemetry } from '../telemetry/setup.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
+import { farBroker } from './far-broker.ts'
 import { startGateway } from './start.ts'
 
 const MIN_PAUSE_MS = 100
@@ -15,8 +17,8 @@ const MAX_PAUSE_MS = 2_000
 const STABLE_MS = 10_000
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
 
-const log = (message: string): void =>
-  void process.stdout.write(`${JSON.stringify({ at: new Date().toISOString(), part: 'gateway', message })}\n`)
+const log = (message: string, fields: { readonly [name: string]: unknown } = {}): void =>
+  void process.stdout.write(`${JSON.stringify({ at: new Date().toISOString(), part: 'gateway', message, ...fields })}\n`)
 
 async function supervise(): Promise<void> {
   const stop = new AbortController()
@@ -67,7 +69,13 @@ async function serve(): Promise<void> {
         return null
       })
     },
-    connect: (project, password) => connectBroker({ project, host, port: Number(port), password }),
+    connect: (project, password, settings, secrets) => {
+      const relay = env['AGENTCTL_BROKER'] === undefined ? undefined : { host, port: Number(port) }
+      const far = farBroker(settings, secrets, relay)
+      const note = (problem: BrokerProblem | null): void =>
+        log(problem === null ? 'connected to the broker' : `${problem.code}: ${problem.message}`)
+      return connectBroker({ project, ...(far ?? { host, port: Number(port), password }), note })
+    },
     traces,
     log,
     signal: stop.signal,

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises'
 import type { Server } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Project } from '../../spec/model.ts'
+import type { BrokerSettings, Project } from '../../spec/model.ts'
 import { GATEWAY_PORT } from '../../spec/protocol.ts'
 import type { Broker } from '../broker/port.ts'
 import { PATHS } from '../names.ts'
@@ -11,6 +11,7 @@ import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { agentServer } from './agent-api.ts'
 import { readSecrets, watchRecord } from './config.ts'
 import { controlServer } from './control-api.ts'
+import type { Log } from './desk.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { RunEvents } from './events.ts'
 import { Runs } from './runs.ts'
@@ -22,7 +23,8 @@ import { Views } from './views.ts'
 const CLOSE_MS = 1_500
 
 export interface GatewayOptions {
-  readonly connect: (project: string, password: string) => Broker
+  /** `secrets`: the folder with the password, for a broker of the user's own with its CA. */
+  readonly connect: (project: string, password: string, settings: BrokerSettings, secrets: string) => Broker
   readonly record?: string
   readonly secrets?: string
   readonly host?: string
@@ -33,7 +35,7 @@ export interface GatewayOptions {
   readonly traces?: string
   /** With the first record and each later one. */
   readonly configured?: (project: Project) => void
-  readonly log?: (message: string) => void
+  readonly log?: Log
   readonly signal?: AbortSignal
 }
 export interface Gateway {
@@ -42,12 +44,13 @@ export interface Gateway {
 }
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const log = options.log ?? (() => {})
+  const log: Log = options.log ?? (() => {})
   const signal = options.signal ?? new AbortController().signal
   const config = await watchRecord(options.record ?? PATHS.record, signal, (project) => options.configured?.(project), log)
   options.configured?.(config.project)
-  const { key, password } = await readSecrets(options.secrets ?? PATHS.secrets, signal)
-  const broker = options.connect(config.project.name, password)
+  const secrets = options.secrets ?? PATHS.secrets
+  const { key, password } = await readSecrets(secrets, config.project.broker, signal)
+  const broker = options.connect(config.project.name, password, config.project.broker, secrets)
   const on = (): boolean => config.project.telemetry !== null
   const tracing = makeTracing(on)
   const events = new RunEvents(broker)
@@ -60,8 +63,10 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     events,
     log,
     agent: config.agent,
+    concurrency: () => config.project.broker.concurrency,
     open: (run) => runs.isOpen(run),
     ended: (task, status) => runs.taskEnded(task, status),
+    wanted: (agent, replica) => config.wanted(agent, replica),
   })
   const views = new Views(broker, () => dispatcher)
   const stateDir = options.stateDir ?? PATHS.gatewayState
