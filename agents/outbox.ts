@@ -31,12 +31,12 @@ export class Outbox {
     this.#entries = [...entries, ...this.#entries]
   }
 
-  /** The next ones that fit into a request of `maxBytes`; at least one when there is one. */
-  take(maxBytes: number): readonly Entry[] {
+  /** The next ones, at most `maxCount`, that fit into a request of `maxBytes`; at least one when there is one. */
+  take(maxBytes: number, maxCount: number = Number.POSITIVE_INFINITY): readonly Entry[] {
     let bytes = 0
     let count = 0
     for (const item of this.#entries) {
-      if (count > 0 && (item.alone || bytes + item.bytes > maxBytes)) break
+      if (count === maxCount || (count > 0 && (item.alone || bytes + item.bytes > maxBytes))) break
       bytes += item.bytes
       count += 1
       if (item.alone) break

@@ -2,7 +2,7 @@
  * The supervisor's conversation with the gateway: one request is always open; what is done goes out at once, with the wish for more.
  * It knows leases and settlements, not tasks. Never gives up: the gateway may be gone for as long as it likes.
  */
-import { type LeaseReply, MAX_BODY_BYTES, MAX_WANT, SESSION_SILENCE_MS } from '../spec/protocol.ts'
+import { type LeaseReply, MAX_BODY_BYTES, MAX_WAIT_MS, MAX_WANT, SESSION_SILENCE_MS } from '../spec/protocol.ts'
 import { Lane } from './http.ts'
 import { type Entry, failedEntry, Outbox } from './outbox.ts'
 
@@ -13,11 +13,14 @@ const BEAT_AFTER_MS = WAIT_MS / 2
 const OVERDUE_MS = WAIT_MS * 1.5
 /** A full agent opens its request a little later: in a busy one a completion comes first and saves the exchange. */
 const HOLD_AFTER_MS = 20
-const ANSWER_MS = 8_000
+/** Over the time that a request may be held: a frozen gateway is found within 5 s with work in hand, and within 34 s without. */
+const ANSWER_MS = 4_000
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 1_000
 /** Completions go out while the ones before are on their way to the broker. */
 const MAX_SETTLING = 2
+/** As many ends at once go in two requests: while the broker works on one, we work on the other. In one they would stay in step for ever. */
+const SPLIT_FROM = 32
 /** One waits for tasks, one waits without a wish (opened while all slots were busy), two settle, one is the spare for beats. */
 const LANES = 5
 
@@ -58,6 +61,7 @@ export class Session {
   #closed = false
   #lastSent = 0
   #lastBeat = 0
+  #wasIdle = false
   #idle: (() => void) | null = null
   #complained = ''
 
@@ -121,11 +125,14 @@ export class Session {
       const isFirst = !this.#connected && this.#open.size === 0
       // A wish that waits is not raised: each end of a task would repeat it.
       const hasCause = this.#connected && ((this.#outbox.size > 0 && settling < MAX_SETTLING) || (want > 0 && asked === 0))
-      const isOverdue = this.#open.size > 0 && Date.now() - this.#lastSent >= OVERDUE_MS
+      const isOverdue = this.#open.size > 0 && Date.now() - this.#lastSent >= OVERDUE_MS && this.#isBusy()
       if (!isFirst && !hasCause && !isOverdue) break
-      this.#exchange(lane, want, settling < MAX_SETTLING ? this.#outbox.take(MAX_BODY_BYTES / 2) : [])
+      const half = settling === 0 && this.#outbox.size >= SPLIT_FROM ? Math.ceil(this.#outbox.size / 2) : undefined
+      const done = settling < MAX_SETTLING ? this.#outbox.take(MAX_BODY_BYTES / 2, half) : []
+      this.#exchange(lane, half === undefined ? want : Math.min(want, done.length), done)
     }
     if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed) this.#holdSoon()
+    if (this.#overdueTimer === null && this.#isBusy()) this.#watch()
   }
 
   #holdSoon(): void {
@@ -141,7 +148,11 @@ export class Session {
     const now = Date.now()
     const isFirst = !this.#connected
     // Answered at once: settlements (their slots want new tasks), the first (it tells us that we are connected), a beat beside requests that wait.
-    const waitMs = isFirst || done.length > 0 || (want === 0 && this.#open.size > 0) ? 0 : WAIT_MS
+    // With nothing in hand the gateway chooses how long it holds the request: thousands that wait must cost it nothing.
+    const isIdle = !isFirst && done.length === 0 && !this.#isBusy() && this.#open.size === 0
+    const waitMs = isFirst || done.length > 0 || (want === 0 && this.#open.size > 0) ? 0 : isIdle ? MAX_WAIT_MS : WAIT_MS
+    if (isIdle && this.#wasIdle) for (const other of this.#lanes) if (other !== lane) other.close()
+    this.#wasIdle = isIdle
     const isBeat = isFirst || now - this.#lastBeat >= BEAT_AFTER_MS
     const beat = isBeat ? `,"beat":${JSON.stringify([...this.#options.leases()])}` : ''
     const settlements = done.length === 0 ? '' : `,"done":[${done.map((entry) => entry.text).join(',')}]`
@@ -150,7 +161,7 @@ export class Session {
     this.#open.add(exchange)
     this.#lastSent = now
     if (isBeat) this.#lastBeat = now
-    this.#watch()
+    if (!isIdle) this.#watch()
     lane.request({ method: 'POST', path: '/v1/lease', body, timeoutMs: waitMs + ANSWER_MS }).then(
       (reply) => this.#answered(exchange, reply.status, reply.body),
       (error: unknown) => this.#failed(exchange, error instanceof Error ? error.message : String(error)),
@@ -160,9 +171,18 @@ export class Session {
   #watch(): void {
     this.#overdueTimer ??= setTimeout(() => {
       this.#overdueTimer = null
-      this.wake()
-      if (!this.#closed) this.#watch()
+      if (this.#isBusy()) this.wake()
+      if (!this.#closed && this.#isBusy()) this.#watch()
     }, OVERDUE_MS)
+  }
+
+  /** There is something that must be beaten for, or said. */
+  #isBusy(): boolean {
+    return (
+      this.#outbox.size > 0 ||
+      [...this.#open].some(({ done }) => done.length > 0) ||
+      this.#options.leases()[Symbol.iterator]().next().done !== true
+    )
   }
 
   #answered(exchange: Exchange, status: number, body: string): void {

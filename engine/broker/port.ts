@@ -125,7 +125,8 @@ export interface Broker extends TaskStore {
   /** First readiness and each reconnect; called once at once if connected. Returns the unsubscriber. */
   onConnected(listener: () => void): () => void
 
-  add(tasks: readonly NewTask[]): Promise<void>
+  /** `landed`: so many more of them, in order, are in their queues. */
+  add(tasks: readonly NewTask[], landed?: (count: number) => void): Promise<void>
   /** The next waiting task, locked with `token`. */
   fetch(queue: string, token: string): Promise<Execution | null>
   /** End an execution, and with `next` take the queue's next task under the same token in the same script. */

@@ -53,8 +53,10 @@ class AgentApi {
       whenReady: (signal) => this.#whenReady(signal),
       held: (replica, token) => {
         const lease = options.dispatcher.held(replica, token)
-        if (lease === null) throw lost()
-        return lease
+        if (lease !== null) return lease
+        const session = replica.session ?? replica.sessionless
+        if (session !== null) options.dispatcher.refused(session, token, 'use')
+        throw lost()
       },
     }
     void options.ready.then(() => {
@@ -91,7 +93,10 @@ class AgentApi {
   async #route(from: Pick<Call, 'request' | 'response' | 'replica' | 'session'>): Promise<void> {
     const { request, response } = from
     const gone = new AbortController()
-    response.once('close', () => gone.abort())
+    // An abort for nobody would cost its error's stack.
+    response.once('close', () => {
+      if (!response.writableFinished) gone.abort()
+    })
     const url = urlOf(request, 'http://gateway')
     const { routes, rest } = routesAt(url.pathname)
     if (routes.length === 0) throw new HttpError(404, 'not_found', `there is no ${url.pathname}`, 'See docs/protocol.md.')

@@ -80,7 +80,10 @@ export function readBody(request: IncomingMessage, limit: number, reserve: Reser
     })
     request.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)))
     request.on('error', reject)
-    request.on('close', () => reject(new HttpError(400, 'bad_request', 'the connection closed inside the request')))
+    // Also comes after a whole body: an error that nobody gets would cost its stack.
+    request.on('close', () => {
+      if (!request.complete) reject(new HttpError(400, 'bad_request', 'the connection closed inside the request'))
+    })
   })
 }
 
