@@ -16,6 +16,7 @@ import { record } from '../support/project.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { type BrokerState, brokerState, STATE_SCRIPT } from './broker-state.ts'
 import type { Execution, LedgerRun, Outcome, Submitted } from './history.ts'
+import { ledgerRun } from './ledger.ts'
 import { type Cut, redisProxy, type RedisProxy } from './redis-proxy.ts'
 
 const KEY = 'ab'.repeat(32)
@@ -196,17 +197,6 @@ export async function crashWorld(redis: TestRedis, project: Project, gateway: st
       await proxy.close()
       rmSync(folder, { recursive: true, force: true })
     },
-  }
-}
-
-/** What several answers about one run show. */
-export function ledgerRun(views: readonly RunView[]): LedgerRun {
-  const last = views.at(-1) as RunView
-  return {
-    run: last.run,
-    status: last.status,
-    answers: [...new Set(views.map((view) => JSON.stringify([view.status, view.result])))],
-    shown: last.pipeline === null ? Object.fromEntries(last.jobs.map((job) => [job.id, job.result])) : {},
   }
 }
 
