@@ -249,6 +249,8 @@ export interface JobView {
   readonly error: WorkError | null
   /** Of a pipeline's job: how many tasks it has. */
   readonly tasks?: number
+  /** Of a pipeline's job: how many tasks were delegated below its own. */
+  readonly children?: number
   /** Of a pipeline's job: the first that was created and started, the last that ended, the sizes of all. */
   readonly times?: WorkTimes
 }
@@ -264,8 +266,14 @@ export interface RunView {
   readonly trace_id: string | null
   readonly created_at?: string
   readonly ended_at?: string | null
+  /** Of a run that was to start later. */
+  readonly start_at?: string | null
   /** The run that this one repeats. */
   readonly retry_of?: string
+  /** Why there is no more of it than this: the broker lost it. */
+  readonly error?: WorkError
+  /** How many tasks were delegated. */
+  readonly children?: number
 }
 export interface RunSummary {
   readonly run: string

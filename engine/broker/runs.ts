@@ -16,6 +16,11 @@ type RunStore = Pick<
   | 'forgetRun'
   | 'appendEvents'
   | 'readEvents'
+  | 'dedupRun'
+  | 'countWrite'
+  | 'identity'
+  | 'setIdentity'
+  | 'memory'
 >
 type Replies = (pipeline: { exec(): Promise<[Error | null, unknown][] | null> }) => Promise<unknown[]>
 
@@ -23,31 +28,35 @@ type Replies = (pipeline: { exec(): Promise<[Error | null, unknown][] | null> })
 export function runStore(client: Redis, prefix: string, replies: Replies): RunStore {
   const record = (run: string): string => `${prefix}::run:${run}`
   const events = (run: string): string => `${prefix}::events:${run}`
+  const dedup = (key: string): string => `${prefix}::dedup:${key}`
   const index = `${prefix}::runs`
   const open = `${prefix}::open`
+  const writes = `${prefix}::writes`
+  const instance = `${prefix}::instance`
   return {
-    async createRun(run, created_ms, fields) {
-      if ((await client.exists(record(run))) === 1) return false
+    async createRun(run, created_ms, fields, key) {
+      if ((await client.exists(record(run))) === 1) return null
       // One transaction, so a record is whole or absent.
-      await replies(
-        client
-          .multi()
-          .hset(record(run), 'created', created_ms, ...pairs(fields))
-          .zadd(index, 'NX', created_ms, run)
-          .sadd(open, run),
-      )
-      return true
+      const multi = client
+        .multi()
+        .incr(writes)
+        .hset(record(run), 'created', created_ms, ...pairs(fields))
+        .zadd(index, 'NX', created_ms, run)
+        .sadd(open, run)
+      if (key !== undefined) multi.set(dedup(key), run)
+      return Number((await replies(multi))[0])
     },
     async writeRun(run, fields) {
       await client.hset(record(run), ...pairs(fields))
     },
-    async closeRun(run, fields) {
-      await replies(
-        client
-          .multi()
-          .hset(record(run), ...pairs(fields))
-          .srem(open, run),
-      )
+    async closeRun(run, fields, key) {
+      const multi = client
+        .multi()
+        .incr(writes)
+        .hset(record(run), ...pairs(fields))
+        .srem(open, run)
+      if (key !== undefined) key.ttl_ms > 0 ? multi.pexpire(dedup(key.key), key.ttl_ms) : multi.unlink(dedup(key.key))
+      return Number((await replies(multi))[0])
     },
     async claimRunField(run, field, value) {
       const [, now] = await replies(client.multi().hsetnx(record(run), field, value).hget(record(run), field))
@@ -80,6 +89,24 @@ export function runStore(client: Redis, prefix: string, replies: Replies): RunSt
       )
     },
     readEvents: (run) => client.lrange(events(run), 0, -1),
+    async dedupRun(key) {
+      const [run, ttl] = await replies(client.multi().get(dedup(key)).pttl(dedup(key)))
+      return typeof run === 'string' ? { run, expires: Number(ttl) >= 0 } : null
+    },
+    countWrite: () => client.incr(writes),
+    async identity() {
+      const [id, count] = await client.mget(instance, writes)
+      return { instance: id ?? null, writes: Number(count ?? 0) }
+    },
+    async setIdentity(id, count) {
+      await client.mset(instance, id, writes, count)
+    },
+    async memory() {
+      const info = await client.info('memory')
+      const field = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
+      // What Redis itself compares with its limit: buffers of the log and of clients are not counted.
+      return { used: field('used_memory') - field('mem_not_counted_for_evict'), max: field('maxmemory') }
+    },
   }
 }
 

@@ -1,81 +1,94 @@
-/** The broker must not grow without end (`noeviction`): the oldest ended runs go, with their tasks. */
-import type { Broker, TaskRef } from '../broker/port.ts'
-import { childField, type Definition, type JobRecord, taskId } from './run-record.ts'
+/** The broker must not grow without end (`noeviction`): the oldest ended runs go, with their tasks. Only what is in the archive comes here. */
+import type { Broker } from '../broker/port.ts'
+import { tasksOf } from './run-record.ts'
 
-const KEPT_RUNS = 1_000
-/** Runs of thousands of tasks count by these. */
-const KEPT_TASKS = 100_000
-const CHILD = childField('')
+export interface RetentionLimits {
+  readonly runs: number
+  /** Runs of thousands of tasks count by these. */
+  readonly tasks: number
+  /** Of the broker's memory. */
+  readonly share: number
+  /** Of the broker's memory in use, by whatever: beyond it all ended runs may go. */
+  readonly pressure: number
+}
+export const RETENTION_LIMITS: RetentionLimits = { runs: 1_000, tasks: 100_000, share: 0.25, pressure: 0.7 }
+/** At once, while there is pressure: then the memory is looked at again. */
+const BATCH = 20
 
 export interface Retained {
   readonly run: string
+  /** With children. */
   readonly tasks: number
+  readonly bytes: number
+}
+export interface RetentionOptions {
+  readonly broker: Broker
+  readonly memory: () => { readonly used: number; readonly max: number }
+  readonly log: (message: string) => void
+  readonly limits?: RetentionLimits
 }
 
 export class Retention {
-  readonly #broker: Broker
-  readonly #log: (message: string) => void
-  readonly #ended: Retained[] = []
+  readonly #options: RetentionOptions
+  readonly #limits: RetentionLimits
+  readonly #ended = new Map<string, Retained>()
   #tasks = 0
-  #pruning = false
+  #bytes = 0
+  #pruning: Promise<void> | null = null
 
-  constructor(broker: Broker, log: (message: string) => void) {
-    this.#broker = broker
-    this.#log = log
+  constructor(options: RetentionOptions) {
+    this.#options = options
+    this.#limits = options.limits ?? RETENTION_LIMITS
   }
 
-  async load(open: ReadonlySet<string>): Promise<void> {
-    const runs = (await this.#broker.listRuns()).filter((run) => !open.has(run)).reverse()
-    const counts = await this.#broker.readRunFields(runs, ['count'])
-    this.#ended.length = 0
+  /** Before all are told again. */
+  clear(): void {
+    this.#ended.clear()
     this.#tasks = 0
-    runs.forEach((run, index) => {
-      const tasks = Number(counts[index]?.[0] ?? 0)
-      this.#ended.push({ run, tasks })
-      this.#tasks += tasks
-    })
-    void this.#prune()
+    this.#bytes = 0
   }
 
   ended(run: Retained): void {
-    this.#ended.push(run)
+    if (this.#ended.has(run.run)) return
+    this.#ended.set(run.run, run)
     this.#tasks += run.tasks
-    void this.#prune()
+    this.#bytes += run.bytes
+    void this.prune(false)
   }
 
-  /** The latest run stays, however large. */
-  async #prune(): Promise<void> {
-    if (this.#pruning) return
-    this.#pruning = true
+  get #isOver(): boolean {
+    const { max } = this.#options.memory()
+    const { runs, tasks, share } = this.#limits
+    return this.#ended.size > runs || (this.#ended.size > 1 && (this.#tasks > tasks || (max > 0 && this.#bytes > share * max)))
+  }
+
+  /** `pressing`: the memory was just looked at, and if it is nearly full the oldest go although they are within the limits. */
+  prune(pressing: boolean): Promise<void> {
+    const { used, max } = this.#options.memory()
+    this.#pruning ??= this.#prune(pressing && max > 0 && used > this.#limits.pressure * max ? BATCH : 0).finally(() => {
+      this.#pruning = null
+    })
+    return this.#pruning
+  }
+
+  async #prune(extra: number): Promise<void> {
     try {
-      while (this.#ended.length > KEPT_RUNS || (this.#tasks > KEPT_TASKS && this.#ended.length > 1)) {
-        const oldest = this.#ended.shift() as Retained
-        this.#tasks -= oldest.tasks
+      for (let left = extra; this.#ended.size > 0 && (this.#isOver || left > 0); left--) {
+        const oldest = this.#ended.values().next().value as Retained
         await this.#forget(oldest.run)
+        this.#ended.delete(oldest.run)
+        this.#tasks -= oldest.tasks
+        this.#bytes -= oldest.bytes
       }
     } catch (error) {
-      this.#log(`forgetting old runs: ${String(error)}`)
-    } finally {
-      this.#pruning = false
+      this.#options.log(`forgetting old runs: ${String(error)}`)
     }
   }
 
   async #forget(run: string): Promise<void> {
-    const record = await this.#broker.readRun(run)
-    const text = record?.get('def')
-    if (record !== null && text !== undefined) {
-      const { pipeline } = JSON.parse(text) as Definition
-      const tasks: TaskRef[] = []
-      for (const [field, value] of record) {
-        if (field.startsWith(CHILD)) tasks.push({ queue: value, id: field.slice(CHILD.length) })
-        if (!field.startsWith('job:')) continue
-        const job = field.slice('job:'.length)
-        const queue = pipeline.jobs[job]?.agent
-        const { items } = JSON.parse(value) as JobRecord
-        if (queue !== undefined) for (let item = 0; item < items; item++) tasks.push({ queue, id: taskId(run, job, item) })
-      }
-      await this.#broker.forget(tasks)
-    }
-    await this.#broker.forgetRun(run)
+    const { broker } = this.#options
+    const record = await broker.readRun(run)
+    if (record !== null) await broker.forget(tasksOf(run, record))
+    await broker.forgetRun(run)
   }
 }

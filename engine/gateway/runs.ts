@@ -2,90 +2,176 @@
  * Runs and their pipelines. The record in the broker holds the definition and one field per job of the pipeline, written once per
  * transition, before the tasks that follow from it; all else is read from the tasks, at any time and at every start.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { PipelineJob, Project } from '../../spec/model.ts'
-import type { Json, SubmitRequest, WorkStatus } from '../../spec/protocol.ts'
-import type { Broker, HashField, TaskRef } from '../broker/port.ts'
-import { type JobPhase, readyJobs, runStatus, worst } from '../pipeline.ts'
-import type { Dispatcher } from './dispatcher.ts'
-import { resolveJob, unfitResult } from './results.ts'
-import { Retention } from './retention.ts'
-import { type Definition, jobField, type JobRecord, PLAIN_JOB, taskId } from './run-record.ts'
-import { type Job, jobRecord, makeRun, phasesOf, type Run, statusOf } from './run.ts'
-import { refuse, submission } from './submission.ts'
-import type { Tracing } from './tracing.ts'
+import type { Json, SubmitReply, SubmitRequest, WorkStatus } from '../../spec/protocol.ts'
+import type { HashField } from '../broker/port.ts'
+import type { Needs, Refusal } from './admission.ts'
+import type { Archive } from './archive.ts'
+import type { Archiver } from './archiver.ts'
+import { dedupHash, dedupRun, Turns } from './dedup.ts'
+import { Delays } from './delays.ts'
+import { readDelayed, readJobs, readRun } from './recovery.ts'
+import { makeRun, type Run } from './run.ts'
+import { insist, type RunKit } from './run-kit.ts'
+import { jobField, LOST_FIELD, PLAIN_JOB } from './run-record.ts'
+import { RunSteps } from './run-steps.ts'
+import { addTasks } from './run-tasks.ts'
+import { refuse, type Submission, submission } from './submission.ts'
 import { newRunId, RUN_ID } from './ulid.ts'
-import { encodeTask, type Task } from './work.ts'
+import type { Task } from './work.ts'
 
-/** A broker that refuses a write (out of memory, disk full) is asked again. */
-const REFUSED_PAUSE_MS = 500
+/** The start of a delayed run failed: once more after this. */
+const AGAIN_MS = 1_000
 
-export interface RunsOptions {
-  readonly broker: Broker
-  readonly project: () => Project
-  readonly dispatcher: () => Dispatcher
-  readonly tracing: Tracing
-  readonly log: (message: string) => void
+export interface RunsOptions extends Omit<RunKit, 'isClosing'> {
+  readonly archive: Archive | null
+  readonly archiver: Archiver
+  /** A run was made, and nothing has happened in it. */
+  readonly began: (run: string) => void
 }
 
 export class Runs {
   readonly #options: RunsOptions
+  readonly #kit: RunKit
+  readonly #steps: RunSteps
   readonly #open = new Map<string, Run>()
-  readonly #retention: Retention
+  /** Closed, with tasks that their agents have not let go yet: they are archived after that. */
+  readonly #leaving = new Map<string, Run>()
+  readonly #turns = new Turns()
+  readonly #delays = new Delays((id) => void this.#begin(id))
   #closing = false
+  #touched = false
 
   constructor(options: RunsOptions) {
     this.#options = options
-    this.#retention = new Retention(options.broker, options.log)
+    this.#kit = { ...options, isClosing: () => this.#closing }
+    this.#steps = new RunSteps(this.#kit, (run) => this.#ended(run))
   }
 
   isOpen(run: string): boolean {
     return this.#open.get(run)?.status === 'running'
   }
+  get openCount(): number {
+    return this.#open.size
+  }
+  /** When a run that is to start later will; null: it has, or there is none. */
+  startsAt(run: string): number | null {
+    return this.#delays.due(run)
+  }
+  /** Has anything happened since this was asked last? */
+  takeTouched(): boolean {
+    const touched = this.#touched
+    this.#touched = false
+    return touched
+  }
 
-  /** The same id again is the same run. */
-  async submit(request: SubmitRequest): Promise<string> {
+  /** The same id, or the same key, again is the same run. */
+  async submit(request: SubmitRequest): Promise<SubmitReply> {
     if (request.id !== undefined && !RUN_ID.test(request.id))
       throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${request.id.slice(0, 40)}"`)
-    const id = request.id ?? newRunId()
-    if (this.#open.has(id)) return id
-    const { broker, project, tracing } = this.#options
-    const { definition, tasks } = submission(project(), request, tracing.run(id, request.traceparent ?? null))
-    const run = makeRun(id, definition, Date.now())
+    const { id, dedup_key } = request
+    const make = (): Promise<SubmitReply> =>
+      id === undefined ? this.#submit(newRunId(), request) : this.#turns.take(id, () => this.#submit(id, request))
+    if (dedup_key === undefined) return make()
+    const key = dedupHash(dedup_key)
+    return this.#turns.take(key, async () => {
+      const known = await dedupRun(this.#kit.broker, key, (run) => this.#open.has(run))
+      return known === null ? make() : { run: known, existing: true }
+    })
+  }
+
+  async #submit(id: string, request: SubmitRequest): Promise<SubmitReply> {
+    const { archive, admission, project, tracing } = this.#options
+    if (this.#open.has(id) || archive?.has(id) === true) return { run: id, existing: true }
+    const now = Date.now()
+    const made = submission(project(), request, tracing.run(id, request.traceparent ?? null), now)
+    const refusal = await admission.ask(made.needs)
+    if (refusal !== null) throw await this.#refused(id, refusal)
+    let arrived = true
+    try {
+      const run = await this.#create(id, made, now)
+      if (run === null) return { run: id, existing: true }
+      tracing.runStarted(run)
+      if (run.definition.start_at !== undefined) {
+        arrived = false
+        this.#delays.add(id, run.definition.start_at)
+      } else if (made.tasks === null) await this.#steps.advance(run)
+      else await this.#startPlain(run, made.tasks)
+    } finally {
+      if (arrived) admission.arrived(made.needs)
+    }
+    return { run: id }
+  }
+
+  /** A submit that is sent again must find its run, however full it is now. */
+  async #refused(id: string, { kind, message }: Refusal): Promise<unknown> {
+    return kind === 'queue' ? refuse(429, 'AG6008', message) : refuse(503, 'AG6009', `${message} (run ${id} was not made)`)
+  }
+
+  /** null: there is one already. */
+  async #create(id: string, { definition, tasks }: Submission, now: number): Promise<Run | null> {
+    const { began, broker, witness } = this.#options
+    const run = makeRun(id, definition, now)
     const fields: HashField[] = [
       ['def', JSON.stringify(definition)],
       ['status', 'running'],
     ]
-    if (tasks !== null)
+    if (tasks !== null) {
       fields.push(['tasks', JSON.stringify(tasks)], [jobField(PLAIN_JOB), JSON.stringify({ phase: 'running', items: tasks.length })])
+      Object.assign(run.jobs.get(PLAIN_JOB) ?? {}, { items: tasks.length })
+    }
+    this.#touched = true
     this.#open.set(id, run)
-    const isNew = await broker.createRun(id, run.created, fields).catch((error: unknown) => {
+    const seq = await broker.createRun(id, run.created, fields, definition.dedup?.key).catch((error: unknown) => {
       this.#open.delete(id)
       throw error
     })
-    if (!isNew) this.#open.delete(id)
-    else if (tasks === null) await this.#advance(run)
-    else await this.#startPlain(run, tasks)
-    if (isNew) tracing.runStarted(run)
-    return id
+    if (seq === null) {
+      this.#open.delete(id)
+      return null
+    }
+    began(id)
+    const jobs = Object.fromEntries(Object.values(definition.pipeline.jobs).map((job) => [job.id, job.agent]))
+    await witness.submitted({ run: id, seq, at: now, pipeline: definition.name, jobs, traceparent: definition.traceparent })
+    return run
   }
 
   async #startPlain(run: Run, tasks: readonly Json[]): Promise<void> {
-    const { broker } = this.#options
     const [definition] = Object.values(run.definition.pipeline.jobs)
     const job = run.jobs.get(PLAIN_JOB)
     if (definition === undefined || job === undefined) return
-    job.phase = 'running'
-    job.items = tasks.length
-    await this.#addTasks(run, definition, tasks, null)
+    Object.assign(job, { phase: 'running', items: tasks.length })
+    await addTasks(this.#kit, run, definition, tasks)
     // All are queued: the inputs need not be kept twice.
-    void broker.dropRunFields(run.id, ['tasks']).catch(() => {})
+    void this.#kit.broker.dropRunFields(run.id, ['tasks']).catch(() => {})
+  }
+
+  /** The delay of a run is over. */
+  async #begin(id: string): Promise<void> {
+    const run = this.#open.get(id)
+    if (run === undefined || run.status !== 'running') return
+    this.#touched = true
+    try {
+      if (run.pipeline !== null) await this.#steps.advance(run)
+      else {
+        const text = (await this.#kit.broker.readRun(id))?.get('tasks')
+        await this.#startPlain(run, text === undefined ? [] : (JSON.parse(text) as Json[]))
+      }
+      this.#options.admission.arrived(needsOf(run))
+    } catch (error) {
+      if (this.#closing) return
+      this.#options.log(`run ${id}: ${String(error)}`)
+      this.#delays.add(id, Date.now() + AGAIN_MS)
+    }
   }
 
   /** A task has ended; its job's and its run's next transition follow. */
   taskEnded(task: Task, status: WorkStatus): void {
+    this.#touched = true
     const run = this.#open.get(task.run)
-    if (run === undefined) return
+    if (run === undefined) {
+      this.#left(task)
+      return
+    }
     run.tasks.delete(task.id)
     if (status !== 'completed') this.#cancelChildren(run, task)
     if (task.job === null || run.status !== 'running') return
@@ -94,12 +180,21 @@ export class Runs {
     job.ended += 1
     job.statuses.add(status)
     // In a pipeline the first failure is the end; plain tasks do not depend on each other.
-    if (job.ended === job.items || (status !== 'completed' && run.pipeline !== null)) void this.#advance(run)
+    if (job.ended === job.items || (status !== 'completed' && run.pipeline !== null)) void this.#steps.advance(run)
   }
 
   /** A child of this run's, made by delegation. */
   childAdded(task: Task): void {
     this.#open.get(task.run)?.tasks.add(task.id)
+  }
+
+  /** Is there room for children? null: yes, until `delegated` of the same. */
+  mayDelegate(needs: Needs): Refusal | null {
+    this.#touched = true
+    return this.#options.admission.askNow(needs)
+  }
+  delegated(needs: Needs): void {
+    this.#options.admission.arrived(needs)
   }
 
   #cancelChildren(run: Run, parent: Task): void {
@@ -111,115 +206,27 @@ export class Runs {
       .catch((error: unknown) => log(`children of ${parent.id}: ${String(error)}`))
   }
 
-  /** One step after the other. */
-  #advance(run: Run): Promise<void> {
-    run.advancing = run.advancing.then(() => this.#steps(run)).catch((error: unknown) => this.#stuck(run, error))
-    return run.advancing
-  }
-
-  /** What the broker refuses may pass; an error of the code itself is the same at every try, so the run would stay open for ever. */
-  async #stuck(run: Run, error: unknown): Promise<void> {
-    if (this.#closing) return
-    const { log } = this.#options
-    log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
-    if (run.status !== 'running' || !(error instanceof RangeError || error instanceof TypeError || error instanceof SyntaxError)) return
-    run.ending = false
-    await this.#end(run, 'failed').catch((again: unknown) => log(`run ${run.id}: ${String(again)}`))
-  }
-
-  async #steps(run: Run): Promise<void> {
-    while (run.status === 'running') {
-      for (const [id, job] of run.jobs) await this.#settleJob(run, id, job)
-      const phases = phasesOf(run)
-      const status = runStatus(run.definition.pipeline, phases)
-      if (status !== null) {
-        await this.#end(run, status)
-        return
-      }
-      const ready = readyJobs(run.definition.pipeline, phases)
-      if (ready.length === 0) return
-      for (const job of ready) await this.#start(run, job)
-    }
-  }
-
-  async #settleJob(run: Run, id: string, job: Job): Promise<void> {
-    if (job.phase !== 'running') return
-    const status = worst(job.statuses)
-    if (job.ended < job.items && (status === 'completed' || run.pipeline === null)) return
-    job.phase = status as JobPhase
-    await this.#writeJob(run, id, job)
-  }
-
-  async #writeJob(run: Run, id: string, job: Job): Promise<void> {
-    // The run's end is written with the job's: one round trip for the run of one task.
-    if (runStatus(run.definition.pipeline, phasesOf(run)) !== null) return
-    await this.#insist(() => this.#options.broker.writeRun(run.id, [[jobField(id), JSON.stringify(jobRecord(job))]]))
-  }
-
-  async #start(run: Run, definition: PipelineJob): Promise<void> {
-    const { broker } = this.#options
-    const job = run.jobs.get(definition.id)
-    const resolved = await resolveJob(broker, run, definition)
-    if (run.status !== 'running' || job === undefined) return
-    if (resolved.ok) Object.assign(job, { phase: 'running', items: resolved.inputs.length })
-    else Object.assign(job, { phase: 'failed', error: resolved.error })
-    await this.#writeJob(run, definition.id, job)
-    if (resolved.ok) await this.#addTasks(run, definition, resolved.inputs, null)
-  }
-
-  /** `only`: these items (a start that finds some missing). */
-  async #addTasks(run: Run, job: PipelineJob, inputs: readonly Json[], only: ReadonlySet<number> | null): Promise<void> {
-    const { dispatcher, tracing } = this.#options
-    const sent = tracing.send(run.traceparent, job.id)
-    const head = { run: run.id, job: job.id, parent: null, depth: 0, type: job.type, sent, created: Date.now() }
-    const tasks: { task: Task; data: string }[] = []
-    for (const [item, input] of inputs.entries()) {
-      if (only !== null && !only.has(item)) continue
-      const task: Task = { id: taskId(run.id, job.id, item), agent: job.agent, ...head, children: 0, lease: null }
-      run.tasks.add(task.id)
-      tasks.push({ task, data: encodeTask(head, JSON.stringify(input)) })
-    }
-    if (tasks.length === 0) return
-    await this.#insist(() => dispatcher().add(tasks))
-    tracing.sent(sent, run.traceparent, job.agent, run.id, tasks.length)
-    // Cancelled while they were on their way.
-    if (run.status !== 'running') await dispatcher().cancel(tasks.map(({ task }) => task.id))
-  }
-
-  async #end(run: Run, status: WorkStatus): Promise<void> {
-    if (run.ending) return
-    run.ending = true
-    const { broker, dispatcher, tracing } = this.#options
-    const unfit = run.pipeline !== null && status === 'completed' ? await unfitResult(broker, run) : null
-    if (unfit !== null) Object.assign(run.jobs.get(unfit.job) ?? {}, { phase: 'failed', error: unfit.error })
-    run.status = unfit === null ? status : 'failed'
-    let count = 0
-    const fields: HashField[] = []
-    for (const [id, job] of run.jobs) {
-      if (job.phase === 'waiting' || job.phase === 'running') job.phase = 'cancelled'
-      count += job.items
-      fields.push([jobField(id), JSON.stringify(jobRecord(job))])
-    }
-    const now = Date.now()
-    await this.#insist(() => broker.closeRun(run.id, [...fields, ['status', run.status], ['ended', String(now)], ['count', String(count)]]))
-    tracing.runEnded(run, run.status)
+  async #ended(run: Run): Promise<void> {
+    this.#touched = true
     this.#open.delete(run.id)
+    if (this.#delays.due(run.id) !== null) this.#options.admission.arrived(needsOf(run))
+    this.#delays.delete(run.id)
     for (const watcher of [...run.watchers]) watcher()
-    if (run.tasks.size > 0) await dispatcher().cancel([...run.tasks])
-    this.#retention.ended({ run: run.id, tasks: count })
+    if (run.tasks.size === 0) return this.#options.archiver.add(run.id)
+    this.#leaving.set(run.id, run)
+    await this.#options.dispatcher().cancel([...run.tasks])
+    // Some were fetched or gone without a word.
+    for (const id of [...run.tasks]) if (this.#options.dispatcher().task(id) === undefined) this.#gone(run, id)
   }
 
-  /** Writes that must not get lost because the broker refuses them for a while. Connection errors never come here: those calls wait. */
-  async #insist<T>(write: () => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        return await write()
-      } catch (error) {
-        if (this.#closing || !(error instanceof Error) || error.name !== 'ReplyError') throw error
-        this.#options.log(`the broker refuses: ${error.message}`)
-        await sleep(REFUSED_PAUSE_MS)
-      }
-    }
+  #left({ id, run: name }: Task): void {
+    const run = this.#leaving.get(name)
+    if (run !== undefined) this.#gone(run, id)
+  }
+
+  #gone(run: Run, task: string): void {
+    run.tasks.delete(task)
+    if (run.tasks.size === 0 && this.#leaving.delete(run.id)) this.#options.archiver.add(run.id)
   }
 
   /** false: it had ended before. */
@@ -228,7 +235,7 @@ export class Runs {
     if (run === undefined || run.ending) return false
     // At once: no step starts anything from here on.
     run.status = 'cancelled'
-    await this.#end(run, 'cancelled')
+    await this.#steps.end(run, 'cancelled')
     return true
   }
 
@@ -249,72 +256,66 @@ export class Runs {
     })
   }
 
-  /** Open runs of the gateway before, told from their records and tasks. `unfinished`: what the broker's queues hold. */
+  /** `unfinished`: what the broker's queues hold. Called again after a loss of data. */
   async recover(unfinished: readonly Task[]): Promise<void> {
-    const { broker, dispatcher } = this.#options
+    const { archive, archiver, broker, dispatcher } = this.#options
+    const before = [...this.#open.values()]
     this.#open.clear()
+    this.#leaving.clear()
+    this.#delays.clear()
     const byRun = Map.groupBy(unfinished, (task) => task.run)
     for (const id of await broker.openRuns()) {
       const record = await broker.readRun(id)
-      const definition = record?.get('def')
-      if (record === null || definition === undefined) await broker.forgetRun(id)
-      else if (record.get('status') !== 'running') await broker.closeRun(id, [['status', record.get('status') ?? 'failed']])
-      else {
-        const run = makeRun(id, JSON.parse(definition) as Definition, Number(record.get('created')))
-        this.#open.set(id, run)
-        for (const task of byRun.get(id) ?? []) run.tasks.add(task.id)
-        for (const job of Object.values(run.definition.pipeline.jobs)) await this.#recoverJob(run, job, record)
-      }
+      const status = record?.get('status')
+      const known = archive?.entry(id)
+      if (record === null || !record.has('def')) await broker.forgetRun(id)
+      else if (known !== undefined) await insist(this.#kit, () => broker.closeRun(id, [['status', known.status], ['ended', String(known.ended)], [LOST_FIELD, 'archived']]))
+      else if (status !== undefined && status !== 'running') await broker.closeRun(id, [['status', status]])
+      else await this.#reopen(id, record, byRun.get(id) ?? [])
     }
-    await dispatcher().cancel(unfinished.filter((task) => !this.#open.has(task.run)).map((task) => task.id))
-    await this.#retention.load(new Set(this.#open.keys()))
-    for (const run of this.#open.values()) void this.#advance(run)
+    const rest = unfinished.filter((task) => !this.#open.has(task.run))
+    for (const [id, tasks] of Map.groupBy(rest, (task) => task.run)) this.#leave(id, tasks)
+    await dispatcher().cancel(rest.map((task) => task.id))
+    const ended = (await broker.listRuns()).filter((run) => !this.#open.has(run) && !this.#leaving.has(run))
+    for (const run of ended.reverse()) archiver.add(run)
+    for (const run of this.#open.values()) if (this.#delays.due(run.id) === null) void this.#steps.advance(run)
+    // Whoever waited for a run as it was before looks again.
+    for (const run of before) for (const watcher of [...run.watchers]) watcher()
   }
 
-  async #recoverJob(run: Run, definition: PipelineJob, record: ReadonlyMap<string, string>): Promise<void> {
-    const text = record.get(jobField(definition.id))
-    const job = run.jobs.get(definition.id)
-    if (text === undefined || job === undefined) return
-    const { phase, items, error } = JSON.parse(text) as JobRecord
-    Object.assign(job, { phase, items, error })
-    if (phase !== 'running') return
-    const refs: (TaskRef & { readonly item: number })[] = []
-    for (let item = 0; item < items; item++) {
-      const id = taskId(run.id, definition.id, item)
-      if (!run.tasks.has(id)) refs.push({ queue: definition.agent, id, item })
-    }
-    const states = await this.#options.broker.read(refs)
-    const missing = new Set<number>()
-    for (const [index, { item }] of refs.entries()) {
-      const state = states[index]
-      if (state?.finished !== true) missing.add(item)
-      else {
-        job.ended += 1
-        job.statuses.add(statusOf(state))
-      }
-    }
-    if (missing.size > 0) await this.#addMissing(run, definition, job, record, missing)
+  async #reopen(id: string, record: ReadonlyMap<string, string>, tasks: readonly Task[]): Promise<void> {
+    const run = readRun(id, record, tasks)
+    if (run === null) return
+    this.#open.set(id, run)
+    const due = run.definition.start_at ?? 0
+    if (due <= Date.now()) return readJobs(this.#kit, run, record)
+    readDelayed(run, record)
+    this.#options.admission.expect(needsOf(run))
+    this.#delays.add(id, due)
   }
 
-  /** The gateway before wrote the transition, and not all of the tasks. */
-  async #addMissing(
-    run: Run,
-    definition: PipelineJob,
-    job: Job,
-    record: ReadonlyMap<string, string>,
-    missing: ReadonlySet<number>,
-  ): Promise<void> {
-    const plain = record.get('tasks')
-    const resolved = run.pipeline !== null ? await resolveJob(this.#options.broker, run, definition) : null
-    const inputs = resolved?.ok === true ? resolved.inputs : plain !== undefined ? (JSON.parse(plain) as Json[]) : null
-    if (inputs !== null) return this.#addTasks(run, definition, inputs, missing)
-    job.ended += missing.size
-    job.statuses.add('failed')
-    job.error = { code: 'lost', message: `${missing.size} task(s) are gone from the broker` }
+  #leave(id: string, tasks: readonly Task[]): void {
+    const definition = { name: null, pipeline: { name: '', inputs: {}, jobs: {} }, inputs: {}, parent: null, traceparent: '' }
+    const run = makeRun(id, definition, 0)
+    for (const task of tasks) run.tasks.add(task.id)
+    this.#leaving.set(id, run)
   }
 
   close(): void {
     this.#closing = true
+    this.#delays.clear()
+    this.#steps.close()
     for (const run of this.#open.values()) for (const watcher of [...run.watchers]) watcher()
   }
+}
+
+/** What a run that waits for its time will need, by number. */
+function needsOf(run: Run): Needs {
+  const needs = new Map<string, { tasks: number; bytes: number }>()
+  for (const { id, agent, needs: before, foreach } of Object.values(run.definition.pipeline.jobs)) {
+    if (before.length > 0 || (run.pipeline !== null && foreach !== null)) continue
+    const tasks = run.pipeline === null ? (run.jobs.get(id)?.items ?? 0) : 1
+    needs.set(agent, { tasks: (needs.get(agent)?.tasks ?? 0) + tasks, bytes: 0 })
+  }
+  return needs
 }

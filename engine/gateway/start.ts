@@ -14,10 +14,12 @@ import { controlServer } from './control-api.ts'
 import type { Log } from './desk.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { RunEvents } from './events.ts'
+import { Records, type RecordsOptions } from './records.ts'
 import { Runs } from './runs.ts'
 import { TraceForwarder } from './traces.ts'
 import { makeTracing } from './tracing.ts'
 import { Views } from './views.ts'
+import type { Task } from './work.ts'
 
 /** What is under way at a close gets so long to be answered. */
 const CLOSE_MS = 1_500
@@ -33,6 +35,8 @@ export interface GatewayOptions {
   /** A folder of its own that outlives it: archive, artifacts, witness. */
   readonly stateDir?: string
   readonly traces?: string
+  /** Tests: less is kept. */
+  readonly limits?: RecordsOptions['limits']
   /** With the first record and each later one. */
   readonly configured?: (project: Project) => void
   readonly log?: Log
@@ -53,9 +57,32 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const broker = options.connect(config.project.name, password, config.project.broker, secrets)
   const on = (): boolean => config.project.telemetry !== null
   const tracing = makeTracing(on)
-  const events = new RunEvents(broker)
+  const stateDir = options.stateDir ?? PATHS.gatewayState
+  const records = await Records.open({
+    broker,
+    stateDir,
+    log,
+    agent: config.agent,
+    unfinished: (agent) => dispatcher.unfinished(agent),
+    allUnfinished: () => dispatcher.allUnfinished,
+    activity: () => ({ touched: runs.takeTouched(), open: runs.openCount }),
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
+  })
+  const { admission, archive, archiver, witness } = records
+  const events = new RunEvents(broker, async (run) => (await archive?.read(run, { events: true, task: '' }))?.events ?? [])
   const traces = new TraceForwarder(options.traces ?? EGRESS_TRACES_URL, on)
-  const runs = new Runs({ broker, project: () => config.project, dispatcher: () => dispatcher, tracing, log })
+  const runs = new Runs({
+    broker,
+    project: () => config.project,
+    dispatcher: () => dispatcher,
+    tracing,
+    log,
+    admission,
+    archive,
+    archiver,
+    witness,
+    began: (run) => events.begin(run),
+  })
   const dispatcher: Dispatcher = new Dispatcher({
     broker,
     key,
@@ -68,11 +95,10 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     ended: (task, status) => runs.taskEnded(task, status),
     wanted: (agent, replica) => config.wanted(agent, replica),
   })
-  const views = new Views(broker, () => dispatcher)
-  const stateDir = options.stateDir ?? PATHS.gatewayState
+  const views = new Views(broker, () => dispatcher, archive)
   const abort = new AbortController()
-  const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, abort.signal, log)
-  const shared = { config, broker, stateDir, dispatcher, runs, views, events, traces, ready, log }
+  const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, records, abort.signal, log)
+  const shared = { config, broker, stateDir, dispatcher, runs, views, events, records, traces, ready, log }
   const servers = { agents: agentServer({ ...shared, key, tracing }), control: controlServer(shared) }
   const socket = options.controlSocket ?? PATHS.controlSocket
   await rm(socket, { force: true })
@@ -98,6 +124,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       late.abort()
       for (const open of sockets) for (const it of open) it.destroy()
       traces.close()
+      await records.close()
       await broker.close()
     },
   }
@@ -109,6 +136,7 @@ async function takeOver(
   agents: () => readonly string[],
   dispatcher: Dispatcher,
   runs: Runs,
+  records: Records,
   signal: AbortSignal,
   log: (message: string) => void,
 ): Promise<void> {
@@ -118,15 +146,25 @@ async function takeOver(
   })
   for (let pause = 100; !signal.aborted; pause = Math.min(2 * pause, 2_000)) {
     try {
-      const tasks = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
-      await runs.recover(tasks)
+      const readAll = async (): Promise<readonly Task[]> => {
+        const found = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
+        await runs.recover(found)
+        return found
+      }
+      await records.reckon()
+      const tasks = await readAll()
       const held = tasks.filter((task) => task.lease !== null).length
       log(`ready: ${tasks.length} unfinished task(s), ${held} of them held by replicas`)
+      records.onLoss = async () => void (await readAll())
+      const again = async (): Promise<void> => {
+        if ((await records.reckon()) === null) await dispatcher.resync()
+        else await readAll()
+      }
       // From now on: each reconnect.
       let first = true
       const off = broker.onConnected(() => {
         if (first) first = false
-        else void dispatcher.resync().catch((error: unknown) => log(`after the reconnect: ${String(error)}`))
+        else void again().catch((error: unknown) => log(`after the reconnect: ${String(error)}`))
       })
       signal.addEventListener('abort', () => off(), { once: true })
       return

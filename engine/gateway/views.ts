@@ -1,22 +1,32 @@
-/** Runs and tasks as everyone sees them: read from the broker, with what is running now from the dispatcher. */
-import type { Json, JobView, RunSummary, RunView, TaskView, WorkStatus, WorkTimes } from '../../spec/protocol.ts'
+/** Runs and tasks as everyone sees them: read from the broker or, when it has forgotten them, from the archive, with what is running now from the dispatcher. */
+import type { Json, JobView, RunSummary, RunView, TaskView, WorkError, WorkStatus, WorkTimes } from '../../spec/protocol.ts'
 import type { Broker, TaskRef, TaskState } from '../broker/port.ts'
 import { lastJobs, worst } from '../pipeline.ts'
 import { traceIdOf } from '../telemetry/traceparent.ts'
+import type { Archive, ArchivedRun } from './archive.ts'
 import type { Dispatcher } from './dispatcher.ts'
-import { childField, type Definition, jobField, type JobRecord, runOf, taskId } from './run-record.ts'
+import { childField, childrenOf, type Definition, jobField, type JobRecord, LOST_FIELD, runOf, taskId } from './run-record.ts'
 import { decodeTask, inputOf, parseFailure } from './work.ts'
 
 /** Above it a view leaves results out: the answer must fit a string. */
 const MAX_VIEW_BYTES = 134_217_728
 
+/** Where a run is read from. */
+interface Source {
+  readonly record: ReadonlyMap<string, string>
+  read(tasks: readonly TaskRef[]): Promise<readonly (TaskState | null)[]>
+  readonly archived: boolean
+}
+
 export class Views {
   readonly #broker: Broker
   readonly #dispatcher: () => Dispatcher
+  readonly #archive: Archive | null
 
-  constructor(broker: Broker, dispatcher: () => Dispatcher) {
+  constructor(broker: Broker, dispatcher: () => Dispatcher, archive: Archive | null = null) {
     this.#broker = broker
     this.#dispatcher = dispatcher
+    this.#archive = archive
   }
 
   /** The agent of any task that there is or was; null: no such task. */
@@ -26,31 +36,73 @@ export class Views {
     const run = runOf(id)
     const [fields] = await this.#broker.readRunFields([run], [childField(id), 'def'])
     const [child, text] = fields ?? []
-    if (typeof child === 'string') return child
-    if (typeof text !== 'string') return null
-    const job = id.slice(run.length + 1, id.lastIndexOf('.'))
-    return (JSON.parse(text) as Definition).pipeline.jobs[job]?.agent ?? null
+    return agentIn(id, child, text)
+  }
+
+  /** null: there is no such run. */
+  async status(id: string): Promise<WorkStatus | null> {
+    const [fields] = await this.#broker.readRunFields([id], ['created', 'status', LOST_FIELD])
+    const [created, status, lost] = fields ?? []
+    if (typeof created !== 'string' || typeof lost === 'string') return this.#archive?.entry(id)?.status ?? null
+    return (status ?? 'running') as WorkStatus
+  }
+
+  /** The states of these tasks of a run, wherever they are. */
+  async states(run: string, tasks: readonly TaskRef[]): Promise<readonly (TaskState | null)[]> {
+    return (await this.#source(run))?.read(tasks) ?? tasks.map(() => null)
+  }
+
+  async #source(id: string): Promise<Source | null> {
+    const record = await this.#broker.readRun(id)
+    if (record !== null && record.has('def') && !record.has(LOST_FIELD))
+      return { record, read: (tasks) => this.#broker.read(tasks), archived: false }
+    return this.#fromArchive(id)
+  }
+
+  async #fromArchive(id: string): Promise<Source | null> {
+    const archived = (await this.#archive?.read(id, { bytes: MAX_VIEW_BYTES })) ?? null
+    return archived === null ? null : { record: archived.record, read: async (tasks) => statesIn(archived, tasks), archived: true }
   }
 
   async task(id: string): Promise<TaskView | null> {
+    const run = runOf(id)
     const agent = await this.agentOf(id)
-    if (agent === null) return null
-    const [state] = await this.#broker.read([{ queue: agent, id }])
+    const [state] = agent === null ? [] : await this.#broker.read([{ queue: agent, id }])
     const live = this.#dispatcher().task(id)
-    if (state === undefined || state === null) {
-      const [fields] = await this.#broker.readRunFields([runOf(id)], ['status'])
-      const status: WorkStatus = live === undefined && fields?.[0] !== 'running' ? 'cancelled' : 'queued'
-      return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error: null, trace_id: traceIdOf(live?.sent) }
+    if (agent !== null && state !== undefined && state !== null) return this.#taskView(id, agent, state)
+    if (live === undefined && this.#archive?.has(run) === true) {
+      const archived = await this.#archive.read(run, { task: id })
+      const then = archived === null ? null : agentIn(id, archived.record.get(childField(id)), archived.record.get('def'))
+      const was = archived?.tasks.get(id)?.state ?? null
+      if (then !== null && was !== null) return this.#taskView(id, then, was)
+      if (then !== null) return { id, agent: then, type: 'task', status: 'cancelled', attempts: 0, result: null, error: null, trace_id: null }
     }
+    if (agent === null) return null
+    const [fields] = await this.#broker.readRunFields([run], ['status'])
+    const status: WorkStatus = live === undefined && fields?.[0] !== 'running' ? 'cancelled' : 'queued'
+    return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error: null, trace_id: traceIdOf(live?.sent) }
+  }
+
+  #taskView(id: string, agent: string, state: TaskState): TaskView {
     const task = decodeTask(id, agent, state.data)
     return { id, agent, type: task?.type ?? 'task', ...this.#outcome(id, state), trace_id: traceIdOf(task?.sent), times: timesOf(state) }
   }
 
   async run(id: string): Promise<RunView | null> {
-    const record = await this.#broker.readRun(id)
-    const text = record?.get('def')
-    if (record === null || text === undefined) return null
-    const definition = JSON.parse(text) as Definition
+    const source = await this.#source(id)
+    if (source === null) return null
+    const view = await this.#view(id, source)
+    // Forgotten by the broker while it was read.
+    if (source.archived || this.#archive?.has(id) !== true || (await this.#broker.readRun(id)) !== null) return view
+    const archived = await this.#fromArchive(id)
+    return archived === null ? view : this.#view(id, archived)
+  }
+
+  async #view(id: string, source: Source): Promise<RunView> {
+    const { record } = source
+    const definition = JSON.parse(record.get('def') as string) as Definition
+    const lost = lostError(record)
+    const children = childrenOf(id, record)
     const { pipeline, name } = definition
     const status = (record.get('status') ?? 'running') as WorkStatus
     const jobs: JobView[] = []
@@ -60,13 +112,16 @@ export class Views {
       const field = record.get(jobField(job.id))
       const recorded = field === undefined ? null : (JSON.parse(field) as JobRecord)
       const tasks = await this.#tasks(
+        source,
         Array.from({ length: recorded?.items ?? 0 }, (_, item) => ({ queue: job.agent, id: taskId(id, job.id, item) })),
         status,
         budget,
       )
       const result: Json = job.foreach === null ? (tasks[0]?.result ?? null) : tasks.map((task) => task.result)
       results.set(job.id, result)
-      if (name === null) jobs.push(...tasks.map((task) => ({ ...task, agent: job.agent })))
+      const delegated = children.get(job.id) ?? 0
+      if (name === null && lost !== null) jobs.push({ id: job.id, agent: job.agent, status: 'failed', attempts: 0, result: null, error: lost })
+      else if (name === null) jobs.push(...tasks.map((task) => ({ ...task, agent: job.agent })))
       else {
         const phase = jobStatus(recorded, tasks, status)
         const error = recorded?.error ?? tasks.find((task) => task.error !== null)?.error ?? null
@@ -78,6 +133,7 @@ export class Views {
           result: phase === 'completed' ? result : null,
           error,
           tasks: tasks.length,
+          ...(delegated === 0 ? {} : { children: delegated }),
           ...(tasks.some((task) => task.times !== undefined) ? { times: together(tasks) } : {}),
         })
       }
@@ -93,32 +149,51 @@ export class Views {
       trace_id: traceIdOf(definition.traceparent),
       created_at: iso(record.get('created')) ?? '',
       ended_at: iso(record.get('ended')),
+      ...(definition.start_at === undefined ? {} : { start_at: isoOf(definition.start_at) }),
       ...(definition.retry_of === undefined ? {} : { retry_of: definition.retry_of }),
+      ...(lost === null ? {} : { error: lost }),
+      ...(children.size === 0 ? {} : { children: [...children.values()].reduce((sum, it) => sum + it, 0) }),
     }
   }
 
+  /** Newest first: what the broker has, and what only the archive has. */
   async runs(): Promise<readonly RunSummary[]> {
     const ids = await this.#broker.listRuns()
-    const fields = await this.#broker.readRunFields(ids, ['def', 'status', 'created', 'ended'])
-    return ids.flatMap((run, index) => {
-      const [text, status, created, ended] = fields[index] ?? []
-      if (typeof text !== 'string') return []
-      const { name, pipeline } = JSON.parse(text) as Definition
-      return [
-        {
-          run,
-          pipeline: name,
-          status: (status ?? 'running') as WorkStatus,
-          created_at: iso(created) ?? '',
-          ended_at: iso(ended),
-          agents: [...new Set(Object.values(pipeline.jobs).map((job) => job.agent))],
-        },
-      ]
+    const fields = await this.#broker.readRunFields(ids, ['def', 'status', 'created', 'ended', LOST_FIELD])
+    const there = new Map<string, { readonly created: number; readonly summary: RunSummary }>()
+    ids.forEach((run, index) => {
+      const [text, status, created, ended, lost] = fields[index] ?? []
+      if (typeof text !== 'string' || typeof lost === 'string') return
+      const { name, pipeline, start_at } = JSON.parse(text) as Definition
+      const isWaiting = status === 'running' && start_at !== undefined && start_at > Date.now()
+      const summary: RunSummary = {
+        run,
+        pipeline: name,
+        status: isWaiting ? 'queued' : ((status ?? 'running') as WorkStatus),
+        created_at: iso(created) ?? '',
+        ended_at: iso(ended),
+        agents: [...new Set(Object.values(pipeline.jobs).map((job) => job.agent))],
+      }
+      there.set(run, { created: Number(created), summary })
     })
+    const archived = [...(this.#archive?.entries() ?? [])].filter(({ run }) => !there.has(run))
+    if (archived.length === 0) return [...there.values()].map(({ summary }) => summary)
+    const old = archived.map(({ run, pipeline, status, agents, created, ended }) => ({
+      created,
+      summary: { run, pipeline, status, agents, created_at: isoOf(created) ?? '', ended_at: isoOf(ended) },
+    }))
+    return [...there.values(), ...old]
+      .sort((a, b) => b.created - a.created || (a.summary.run < b.summary.run ? 1 : -1))
+      .map(({ summary }) => summary)
   }
 
-  async #tasks(refs: readonly TaskRef[], run: WorkStatus, budget: { bytes: number }): Promise<readonly Omit<JobView, 'agent'>[]> {
-    const states = await this.#broker.read(refs)
+  async #tasks(
+    source: Source,
+    refs: readonly TaskRef[],
+    run: WorkStatus,
+    budget: { bytes: number },
+  ): Promise<readonly Omit<JobView, 'agent'>[]> {
+    const states = await source.read(refs)
     return states.map((state, index) => {
       const id = (refs[index] as TaskRef).id
       if (state === null) return { id, status: run === 'running' ? 'queued' : 'cancelled', attempts: 0, result: null, error: null }
@@ -139,6 +214,21 @@ export class Views {
     const { status, error } = parseFailure(state.failure)
     return { status, attempts, result: null, error }
   }
+}
+
+function agentIn(id: string, child: string | null | undefined, definition: string | null | undefined): string | null {
+  if (typeof child === 'string') return child
+  if (typeof definition !== 'string') return null
+  const job = id.slice(runOf(id).length + 1, id.lastIndexOf('.'))
+  return (JSON.parse(definition) as Definition).pipeline.jobs[job]?.agent ?? null
+}
+
+const statesIn = ({ tasks }: ArchivedRun, refs: readonly TaskRef[]): readonly (TaskState | null)[] =>
+  refs.map(({ id }) => tasks.get(id)?.state ?? null)
+
+function lostError(record: ReadonlyMap<string, string>): WorkError | null {
+  const text = record.get(LOST_FIELD)
+  return text === undefined ? null : (JSON.parse(text) as WorkError)
 }
 
 const iso = (ms: string | null | undefined): string | null => (typeof ms === 'string' ? new Date(Number(ms)).toISOString() : null)

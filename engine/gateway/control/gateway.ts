@@ -5,8 +5,14 @@ import { type Call, type Kit, numberOf, send, wrong } from './call.ts'
 
 const MAX_TRACES_BYTES = 67_108_864
 
-export async function health({ broker, config }: Kit, call: Call): Promise<void> {
-  send(call, { ok: true, broker: broker.connected, problem: broker.connected ? null : broker.problem, project: config.project.name })
+export async function health({ broker, config, records }: Kit, call: Call): Promise<void> {
+  send(call, {
+    ok: true,
+    broker: broker.connected,
+    problem: broker.connected ? null : broker.problem,
+    project: config.project.name,
+    broker_loss: records.loss,
+  })
 }
 
 export async function reload({ config }: Kit, call: Call): Promise<void> {

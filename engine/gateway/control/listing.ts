@@ -15,11 +15,7 @@ export interface RunPage {
 }
 
 /** null: there is no such run. */
-export async function statusOfRun({ broker }: Pick<Kit, 'broker'>, id: string): Promise<WorkStatus | null> {
-  const [fields] = await broker.readRunFields([id], ['created', 'status'])
-  const [created, status] = fields ?? []
-  return typeof created === 'string' ? ((status ?? 'running') as WorkStatus) : null
-}
+export const statusOfRun = ({ views }: Pick<Kit, 'views'>, id: string): Promise<WorkStatus | null> => views.status(id)
 
 /** `all`: newest first. */
 export function page(all: readonly RunSummary[], { limit, before, status, agent }: ListFilter): RunPage {

@@ -26,7 +26,10 @@ export async function retryRequest(kit: Kit, id: string, { id: newId, all }: Fie
 }
 
 async function inputsOf(kit: Kit, view: RunView, jobs: RunView['jobs']): Promise<{ inputs: readonly Json[]; type: string }> {
-  const states = await kit.broker.read(jobs.map((job) => ({ queue: job.agent, id: job.id })))
+  const states = await kit.views.states(
+    view.run,
+    jobs.map((job) => ({ queue: job.agent, id: job.id })),
+  )
   let type: string | null = null
   const inputs = jobs.map((job, index): Json => {
     const data = states[index]?.data

@@ -1,0 +1,96 @@
+/** Ended runs go into the archive, one after the other, and only then may the broker forget them. A start finds those that a kill left out. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { WorkStatus } from '../../spec/protocol.ts'
+import type { Broker, TaskRef } from '../broker/port.ts'
+import type { Archive, ArchivedTask } from './archive.ts'
+import type { Retention } from './retention.ts'
+import { type Definition, tasksOf } from './run-record.ts'
+import type { Witness } from './witness.ts'
+
+/** At most 64 × (64 KiB of input + 64 KiB of result) in memory. */
+const CHUNK = 64
+const MAX_PAUSE_MS = 30_000
+
+export interface ArchiverOptions {
+  readonly broker: Broker
+  readonly archive: Archive | null
+  readonly retention: Retention
+  readonly witness: Witness
+  readonly log: (message: string) => void
+}
+
+export class Archiver {
+  readonly #options: ArchiverOptions
+  readonly #queue = new Set<string>()
+  readonly #abort = new AbortController()
+  #working: Promise<void> | null = null
+
+  constructor(options: ArchiverOptions) {
+    this.#options = options
+  }
+
+  /** All tasks of this run have ended or will not be run. */
+  add(run: string): void {
+    if (this.#options.archive === null) return
+    this.#queue.add(run)
+    this.#working ??= this.#work().finally(() => {
+      this.#working = null
+    })
+  }
+
+  async #work(): Promise<void> {
+    const { signal } = this.#abort
+    for (let pause = 500; this.#queue.size > 0 && !signal.aborted; ) {
+      const run = this.#queue.values().next().value
+      if (run === undefined) return
+      try {
+        await this.#archive(run)
+        this.#queue.delete(run)
+        pause = 500
+      } catch (error) {
+        if (signal.aborted) return
+        this.#options.log(`archive: run ${run}: ${error instanceof Error ? error.message : String(error)}; it stays in the broker and is tried again`)
+        await sleep(pause, undefined, { signal, ref: false }).catch(() => {})
+        pause = Math.min(2 * pause, MAX_PAUSE_MS)
+      }
+    }
+  }
+
+  async #archive(run: string): Promise<void> {
+    const { archive, broker, retention, witness } = this.#options
+    if (archive === null) return
+    let entry = archive.entry(run)
+    if (entry === undefined) {
+      const record = await broker.readRun(run)
+      const text = record?.get('def')
+      if (record === null || text === undefined) return
+      const { name, pipeline } = JSON.parse(text) as Definition
+      entry = await archive.write({
+        run,
+        pipeline: name,
+        agents: [...new Set(Object.values(pipeline.jobs).map((job) => job.agent))],
+        status: (record.get('status') ?? 'failed') as WorkStatus,
+        created: Number(record.get('created')),
+        ended: Number(record.get('ended') ?? record.get('created')),
+        record,
+        tasks: read(broker, tasksOf(run, record)),
+        events: await broker.readEvents(run),
+      })
+    }
+    witness.archived(run)
+    retention.ended({ run, tasks: entry.tasks, bytes: entry.broker_bytes })
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort()
+    await this.#working
+  }
+}
+
+async function* read(broker: Broker, refs: readonly TaskRef[]): AsyncGenerator<ArchivedTask> {
+  for (let at = 0; at < refs.length; at += CHUNK) {
+    const part = refs.slice(at, at + CHUNK)
+    const states = await broker.read(part)
+    for (const [index, { queue, id }] of part.entries()) yield { id, queue, state: states[index] ?? null }
+  }
+}
