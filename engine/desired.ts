@@ -1,7 +1,7 @@
 /** record → everything that should exist: networks, volumes, containers, each with its config hash. Pure. */
 import { posix } from 'node:path'
 import type { Agent, Project, Service, Workload } from '../spec/model.ts'
-import { DEFAULTS } from '../spec/model.ts'
+import { type BrokerSettings, DEFAULT_BROKER, DEFAULTS } from '../spec/model.ts'
 import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
 import { hashOf } from './canonical.ts'
 import { agentPosture, servicePosture } from './harden.ts'
@@ -17,6 +17,7 @@ import {
   SECRETS_VOLUME,
   secretsFolder,
   STATE_VOLUME,
+  TRUSTED_SECRETS,
   volumeName,
 } from './names.ts'
 import type { ContainerSpec, Endpoint, NetworkSpec, VolumeSpec } from './ports.ts'
@@ -79,6 +80,8 @@ export function networkNames(project: Project): readonly string[] {
 
 export function desired(record: ProjectRecord, seccomp: string): Desired {
   const { project } = record
+  // A record of a version that did not know the key.
+  const broker = project.broker ?? DEFAULT_BROKER
   const labels = (extra: Record<string, string>): Record<string, string> => ({ [LABEL.project]: project.name, ...extra })
   const facts: TrustedFacts = {
     project: project.name,
@@ -88,6 +91,8 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     gatewayState: gatewayState(record),
     engineSocket: record.engine_socket,
     subnets: record.subnets,
+    brokerUrl: broker.url,
+    durability: broker.durability,
     roleNetworks: Object.keys(project.agents).sort().map(roleNetwork),
   }
   const trusted = trustedSpecs(facts).map(
@@ -99,7 +104,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
       until: spec.healthcheck === null ? 'running' : 'healthy',
       timeout_ms: PART_TIMEOUT_MS,
       after: [],
-      secrets: [],
+      secrets: spec.kind === 'gateway' ? brokerSecrets(broker) : [],
       // The lock lies in the holder: without it nothing could be started again.
       stopped: spec.kind !== 'secrets' && record.stopped.includes(spec.name),
     }),
@@ -121,7 +126,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     volumes: [
       { name: volumeName(project.name, STATE_VOLUME), labels: labels({}), tmpfs: null },
       { name: volumeName(project.name, SECRETS_VOLUME), labels: labels({}), tmpfs: 16_777_216 },
-      { name: volumeName(project.name, BROKER_VOLUME), labels: labels({}), tmpfs: null },
+      ...(broker.url === null ? [{ name: volumeName(project.name, BROKER_VOLUME), labels: labels({}), tmpfs: null }] : []),
       ...Object.keys(project.volumes)
         .sort()
         .map((name) => ({ name: volumeName(project.name, name), labels: labels({}), tmpfs: null })),
@@ -130,6 +135,12 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     containers: [...trusted, ...services, ...agents],
   }
 }
+
+/** Files of the gateway: what a broker of the user's own asks for. */
+const brokerSecrets = ({ password, ca }: BrokerSettings): DesiredContainer['secrets'] => [
+  ...(password === null ? [] : [{ source: password, target: TRUSTED_SECRETS.brokerPassword }]),
+  ...(ca === null ? [] : [{ source: ca, target: TRUSTED_SECRETS.brokerCa }]),
+]
 
 const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index + 1)
 

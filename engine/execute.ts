@@ -20,6 +20,8 @@ export interface ExecuteOptions {
   readonly writeSecrets: (containers: readonly string[]) => Promise<void>
   /** Resolves when that replica is connected to the gateway. */
   readonly ready: (agent: string, replica: number, signal: AbortSignal) => Promise<void>
+  /** A broker of the user's own: resolves when the gateway has reached it. */
+  readonly broker?: (signal: AbortSignal) => Promise<void>
 }
 
 /** Engine calls at once. More do not start containers faster on the engines measured; far more time out. */
@@ -109,8 +111,12 @@ function semaphore(limit: number): () => Promise<() => void> {
 }
 
 async function wait(operation: Extract<Step['operation'], { op: 'wait' }>, options: ExecuteOptions, watch: Watch): Promise<void> {
-  if (operation.until !== 'ready') return await watch.until(operation.container, operation.until, operation.timeout_ms, options.signal)
   const want = options.containers.find((container) => container.spec.name === operation.container)
+  if (operation.until !== 'ready') {
+    await watch.until(operation.container, operation.until, operation.timeout_ms, options.signal)
+    if (want?.spec.kind === 'gateway') await options.broker?.(options.signal)
+    return
+  }
   const agent = want?.spec.labels[LABEL.agent]
   if (want === undefined || agent === undefined) throw new Error(`no agent ${operation.container} in the desired state`)
   const settled = new AbortController()

@@ -30,6 +30,7 @@ export function preflight(project: Project, options: PreflightOptions): Prefligh
   }
 
   const used = new Set(workloads(project).flatMap((workload) => workload.secrets.map((use) => use.source)))
+  for (const name of [project.broker.password, project.broker.ca]) if (name !== null) used.add(name)
   for (const secret of Object.values(project.secrets)) {
     if (!used.has(secret.name)) continue
     if (secret.kind === 'environment') {

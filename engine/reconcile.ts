@@ -100,6 +100,10 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
       : 'is no longer in the file'
     removals.set(container.name, removeSteps(build, container, cause, []))
   }
+  // Its volume stays: what it holds is there again if the file goes back to our broker.
+  for (const container of observed.containers)
+    if (kindOf(container) === 'broker' && !wanted.has(container.name))
+      removals.set(container.name, removeSteps(build, container, 'the project has a broker of its own', []))
 
   for (const network of desired.networks) {
     if (!networks.has(network.name))

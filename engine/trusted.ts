@@ -28,6 +28,9 @@ export interface TrustedFacts {
   /** Where the engine's socket lies on its own machine. */
   readonly engineSocket: string
   readonly subnets: { readonly [network: string]: string }
+  /** The address of a broker that the project brings along; null: we run one. */
+  readonly brokerUrl: string | null
+  readonly durability: 'none' | 'normal' | 'strict'
   /** Role networks that the gateway joins, in order. */
   readonly roleNetworks: readonly string[]
 }
@@ -110,9 +113,33 @@ const holder = (facts: TrustedFacts): ContainerSpec => ({
   cpus: 0.5,
 })
 
+/**
+ * Redis looks into the append-only file when it is on and into the dump when it is off, never into both, so a change of `durability`
+ * would come up empty. A dump is a valid base of an append-only file, and the other way round a Redis that nobody reaches makes one.
+ * With `none` the dump is written by a stop in good order alone, and read once: an old one would bring back work that is done.
+ */
+const BROKER_START = `set -e
+cd /data
+if [ "$AGENTCTL_DURABILITY" = none ]; then
+  if [ -e appendonlydir ]; then
+    redis-server --port 0 --unixsocket /tmp/moving.sock --dir /data --appendonly yes --save '' &
+    until redis-cli -s /tmp/moving.sock ping 2>/dev/null | grep -q PONG; do kill -0 $! || exit 1; sleep 0.1; done
+    redis-cli -s /tmp/moving.sock shutdown save
+    wait $! || true
+    rm -rf appendonlydir
+  fi
+  (until redis-cli ping 2>&1 | grep -qE 'PONG|NOAUTH'; do sleep 0.1; done; rm -f dump.rdb) &
+elif [ -e dump.rdb ] && [ ! -e appendonlydir/appendonly.aof.manifest ]; then
+  mv dump.rdb appendonly.aof
+fi
+exec redis-server "$1"
+`
+
 const broker = (facts: TrustedFacts): ContainerSpec => ({
   ...base(facts, 'broker', true),
-  command: ['redis-server', `${PATHS.secrets}/${TRUSTED_SECRETS.brokerConf}`],
+  command: ['sh', '-c', BROKER_START, 'broker', `${PATHS.secrets}/${TRUSTED_SECRETS.brokerConf}`],
+  // What the file beside it says too; here, so that a change makes the container anew.
+  environment: { AGENTCTL_PROJECT: facts.project, AGENTCTL_DURABILITY: facts.durability },
   stop_grace_s: 10,
   // Without a password Redis says NOAUTH, which is a living Redis; while it loads it says LOADING, which is not ready.
   healthcheck: { ...CHECK, test: ['CMD-SHELL', "redis-cli ping 2>&1 | grep -qE 'PONG|NOAUTH'"] },
@@ -130,8 +157,10 @@ const gateway = (facts: TrustedFacts): ContainerSpec => ({
   command: ['node', `${PATHS.app}/gateway.mjs`],
   healthcheck: { ...CHECK, test: httpCheck('/v1/health', `UNIX-CONNECT:${PATHS.controlSocket}`) },
   endpoints: [address(facts, 'control', HOST.gateway), ...facts.roleNetworks.map((network) => address(facts, network, HOST.gateway))],
+  // A broker of the user's own: another address is another gateway, which connects anew.
+  ...(facts.brokerUrl === null ? {} : { environment: { AGENTCTL_PROJECT: facts.project, AGENTCTL_BROKER_URL: facts.brokerUrl } }),
   extra_hosts: {
-    broker: hostAddress(facts.subnets['control'] ?? '', HOST.broker),
+    ...(facts.brokerUrl === null ? { broker: hostAddress(facts.subnets['control'] ?? '', HOST.broker) } : {}),
     egress: hostAddress(facts.subnets['control'] ?? '', HOST.egress),
   },
   volumes: [stateVolume(facts, true)],
@@ -141,11 +170,16 @@ const gateway = (facts: TrustedFacts): ContainerSpec => ({
   mem_limit: 512 * MIB,
 })
 
+/** Where the relay listens, and for whom: nobody else is on that network, and it asks all the same. */
+const relayOf = ({ subnets }: TrustedFacts): string =>
+  [HOST.egress, HOST.gateway].map((host) => hostAddress(subnets['control'] ?? '', host)).join(',')
+
 const egress = (facts: TrustedFacts): ContainerSpec => ({
   ...base(facts, 'egress', true),
   command: ['node', `${PATHS.app}/egress.mjs`],
   healthcheck: { ...CHECK, test: httpCheck('/healthz', 'TCP:127.0.0.1:4318') },
   endpoints: [address(facts, 'control', HOST.egress), { network: networkName(facts.project, 'outside'), address: null }],
+  ...(facts.brokerUrl === null ? {} : { environment: { AGENTCTL_PROJECT: facts.project, AGENTCTL_RELAY: relayOf(facts) } }),
   dns: [],
   // A collector on the user's own machine has a name: localhost would be this container.
   extra_hosts: { 'host.docker.internal': 'host-gateway' },
@@ -166,7 +200,7 @@ const controller = (facts: TrustedFacts): ContainerSpec => ({
 /** In the order in which they are planned. */
 export const trustedSpecs = (facts: TrustedFacts): readonly ContainerSpec[] => [
   holder(facts),
-  broker(facts),
+  ...(facts.brokerUrl === null ? [broker(facts)] : []),
   gateway(facts),
   egress(facts),
   controller(facts),

@@ -2,11 +2,12 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Place } from '../spec/diagnostic.ts'
-import type { Project } from '../spec/model.ts'
+import { DEFAULT_BROKER, type Project } from '../spec/model.ts'
 import { canonicalJson } from './canonical.ts'
 import { type Desired, desired, networkNames } from './desired.ts'
 import { AgentctlError, DiagnosticsError } from './errors.ts'
 import { execute } from './execute.ts'
+import { requireBroker, requireIdle } from './far-broker.ts'
 import { requirePorts } from './host-ports.ts'
 import { parseRecord, type ProjectLock, readRecord as fetchRecord, takeLock } from './lock.ts'
 import { LABEL, networkName, trustedName } from './names.ts'
@@ -17,6 +18,7 @@ import { preflight } from './preflight.ts'
 import type { Outcome, ProgressEvent } from './progress.ts'
 import { readiness } from './readiness.ts'
 import { reconcile, type ReconcileOptions, tearDown } from './reconcile.ts'
+import { changeOf } from './record-changes.ts'
 import { overrides, type ProjectRecord, RECORD_VERSION } from './record.ts'
 import { SECCOMP } from './seccomp.ts'
 import { newStore, readStore, type SecretStore, writeSecrets } from './secrets/store.ts'
@@ -78,6 +80,10 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   const taken = missing ? await takenSubnets(await networks, project, info) : []
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
     nextRecord(ctx, project, options, info, images, previous, seen, used)
+  if (previous !== null && isRunning(observed, trustedName(project.name, 'gateway'))) {
+    const note = (message: string): void => ctx.emit({ kind: 'note', message })
+    await requireIdle(runtime, project.name, previous.project.broker ?? DEFAULT_BROKER, project.broker, note, signal)
+  }
   const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
   if (options.removeOrphans === false) tellOrphans(ctx, project, observed)
   await requireImages(ctx, draft.plan, images)
@@ -119,6 +125,9 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
     },
   }
 }
+
+const isRunning = (observed: Observed, name: string): boolean =>
+  observed.containers.some((container) => container.name === name && container.status === 'running')
 
 /** As Compose: they stay, and who left them is told. */
 function tellOrphans(ctx: VerbContext, { agents, services }: Project, observed: Observed): void {
@@ -412,7 +421,7 @@ async function plan(
     ...(options.removeOrphans === undefined ? {} : { removeOrphans: options.removeOrphans }),
     ...(options.heal === undefined ? {} : { heal: options.heal }),
     changedSecrets,
-    writeRecord: changed ? { revision, cause: previous === null ? 'does not exist' : 'the project changed' } : null,
+    writeRecord: changed ? { revision, cause: changeOf(previous, next) } : null,
   })
   return { plan, desired: want, store: { ...(store ?? newStore()), values: { ...store?.values, ...values } } }
 }
@@ -449,6 +458,7 @@ async function run(
           signal,
         ),
       ready: replicas.ready,
+      ...((record.project.broker?.url ?? null) === null ? {} : { broker: (limit) => requireBroker(runtime, draft.plan.project, limit) }),
     })
   } finally {
     replicas.close()

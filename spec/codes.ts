@@ -69,6 +69,10 @@ export const CODES = {
     title: 'The broker has lost data',
     fix: 'See `agentctl runs ls`: the runs of the range that the message names were lost or run again.',
   },
+  AG5005: {
+    title: 'The broker cannot be changed while there is unfinished work',
+    fix: 'Wait for the runs or cancel them; or `agentctl down` first: what is in the old broker stays there.',
+  },
   AG6001: { title: 'No such run or task', fix: 'See `agentctl runs ls`.' },
   AG6002: { title: 'No such agent', fix: 'See `agentctl ps` or the agents of the file.' },
   AG6003: { title: 'No such pipeline', fix: 'See the pipelines of the file.' },

@@ -3,6 +3,7 @@
  * (so that `scale` and the controller can fill a new replica's folder without the file). Read and written through the holder.
  */
 import { randomBytes } from 'node:crypto'
+import type { BrokerSettings } from '../../spec/model.ts'
 import { packEntries, readEntries, type Entry } from '../archive.ts'
 import type { DesiredContainer } from '../desired.ts'
 import { AgentctlError } from '../errors.ts'
@@ -38,16 +39,23 @@ export async function readStore(runtime: ContainerRuntime, project: string, sign
   }
 }
 
+type Durability = BrokerSettings['durability']
+
+/** `none`: a stop in good order writes a dump all the same, so that an upgrade or a change of this setting keeps the work. */
+const PERSISTENCE: { readonly [durability in Durability]: readonly string[] } = {
+  none: ['appendonly no', 'save ""', 'shutdown-on-sigterm save'],
+  normal: ['appendonly yes', 'appendfsync everysec', 'save ""'],
+  strict: ['appendonly yes', 'appendfsync always', 'save ""'],
+}
+
 /** 512 MiB of the container's 1 GiB: a rewrite of the AOF may copy every page. */
-const redisConf = (password: string): string =>
+const redisConf = (password: string, durability: Durability): string =>
   `${[
     'bind 0.0.0.0',
     'port 6379',
     'protected-mode no',
     'dir /data',
-    'appendonly yes',
-    'appendfsync everysec',
-    'save ""',
+    ...PERSISTENCE[durability],
     'maxmemory 512mb',
     'maxmemory-policy noeviction',
     'tcp-keepalive 60',
@@ -60,13 +68,7 @@ function filesOf(
   container: DesiredContainer,
 ): readonly { readonly name: string; readonly content: string | Buffer }[] {
   const { spec } = container
-  if (spec.kind === 'broker') return [{ name: TRUSTED_SECRETS.brokerConf, content: redisConf(store.broker_password) }]
-  if (spec.kind === 'gateway') {
-    return [
-      { name: TRUSTED_SECRETS.projectKey, content: store.project_key },
-      { name: TRUSTED_SECRETS.brokerPassword, content: store.broker_password },
-    ]
-  }
+  if (spec.kind === 'broker') return [{ name: TRUSTED_SECRETS.brokerConf, content: redisConf(store.broker_password, durabilityOf(spec)) }]
   const own = container.secrets.map((use) => {
     const value = store.values[use.source]
     if (value === undefined) {
@@ -76,11 +78,21 @@ function filesOf(
     }
     return { name: use.target, content: Buffer.from(value, 'base64') }
   })
+  if (spec.kind === 'gateway') {
+    const given = own.some((file) => file.name === TRUSTED_SECRETS.brokerPassword)
+    const password = { name: TRUSTED_SECRETS.brokerPassword, content: store.broker_password }
+    return [{ name: TRUSTED_SECRETS.projectKey, content: store.project_key }, ...own, ...(given ? [] : [password])]
+  }
   const agent = spec.labels[LABEL.agent]
   // Replica 0 is a one-off: it leases no work.
   return agent === undefined || container.replica === 0
     ? own
     : [...own, { name: 'agentctl-token', content: replicaToken(store.project_key, project, { agent, replica: container.replica }) }]
+}
+
+function durabilityOf(spec: DesiredContainer['spec']): Durability {
+  const said = spec.environment['AGENTCTL_DURABILITY']
+  return said === 'none' || said === 'strict' ? said : 'normal'
 }
 
 /** One PUT for all: the store and a folder per container, owned by and readable for its user alone. */
