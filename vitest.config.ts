@@ -26,7 +26,7 @@ const config: ViteUserConfig = defineConfig({
         extends: true,
         test: {
           name: 'integration',
-          include: ['test/integration/**/*.test.ts'],
+          include: ['test/integration/**/*.test.ts', 'test/chaos/short.test.ts'],
           fileParallelism: false,
           testTimeout: MINUTE,
           hookTimeout: 2 * MINUTE,

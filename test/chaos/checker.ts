@@ -1,5 +1,5 @@
 /** Nine invariants over one history (docs/operations.md "Chaos"). Pure: a verdict is repeatable, and each is shown to find what it is for. */
-import { type Json, TERMINAL } from '../../spec/protocol.ts'
+import { type Json, MAX_DEATHS, TERMINAL } from '../../spec/protocol.ts'
 import type { Execution, History, LedgerTask } from './history.ts'
 
 export interface Verdict {
@@ -55,14 +55,20 @@ const I1: Invariant = ({ submitted, runs, tasks }) => {
     tasks.filter((it) => it.parent === null),
     (it) => it.run,
   )
+  const deadOf = Map.groupBy(
+    tasks.filter((it) => it.status === 'dead'),
+    (it) => it.run,
+  )
   const acked = submitted.filter((it) => it.acked)
   const ofRuns = acked.flatMap((submit) => {
     const run = known.get(submit.run)
     if (run === undefined) return [`${submit.run} was accepted and is gone`]
     if (!TERMINAL.has(run.status)) return [`${submit.run} never ended: ${run.status}`]
     const mayBeCancelled = submit.cancel !== null
-    if (!submit.ends.includes(run.status) && !(mayBeCancelled && run.status === 'cancelled'))
-      return [`${submit.run} ended ${run.status}, expected ${submit.ends.join(' or ')}`]
+    // A task that saw three agents die is dead, and fails those who wait for it: under so many faults that may happen.
+    const isPoisoned = ['failed', 'dead'].includes(run.status) && (deadOf.get(submit.run) ?? []).some((it) => it.attempts >= MAX_DEATHS)
+    if (!submit.ends.includes(run.status) && !(mayBeCancelled && run.status === 'cancelled') && !isPoisoned)
+      return [`${submit.run} ended ${run.status}, expected ${submit.ends.join(' or ')}: ${run.errors.join('; ')}`]
     const roots = rootsOf.get(submit.run)?.length ?? 0
     if (submit.tasks !== null && roots !== submit.tasks && run.status !== 'cancelled')
       return [`${submit.run} has ${roots} tasks, ${submit.tasks} were submitted`]

@@ -54,6 +54,8 @@ export interface LedgerRun {
   readonly answers: readonly string[]
   /** What the control API shows of its tasks, by id. */
   readonly shown: { readonly [task: string]: Json }
+  /** Why it did not complete, for the reader of a verdict. */
+  readonly errors: readonly string[]
 }
 
 export interface Queue {

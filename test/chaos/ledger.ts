@@ -62,5 +62,10 @@ export function ledgerRun(views: readonly RunView[]): LedgerRun {
     status: last.status,
     answers: [...new Set(ended.map((view) => JSON.stringify([view.status, view.result])))],
     shown: last.pipeline === null ? Object.fromEntries(last.jobs.map((job) => [job.id, job.result])) : {},
+    errors: last.jobs.flatMap((job) =>
+      job.status === 'completed'
+        ? []
+        : [`${job.id} ${job.status} after ${job.attempts}: ${job.error?.code ?? '-'} ${job.error?.message ?? ''}`],
+    ),
   }
 }
