@@ -3,11 +3,13 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { MAX_BODY_BYTES, PROTOCOL_VERSION, SESSION_HEADER } from '../../spec/protocol.ts'
 import { type Identity, verifyReplicaToken } from '../tokens.ts'
 import { type AgentApiOptions, type Call, type Kit, lost, READY_MS, unavailable } from './agent/call.ts'
-import { routesAt } from './agent/routes.ts'
+import { openapi } from './agent/openapi.ts'
+import { isStream, routesAt } from './agent/routes.ts'
 import { BodyBudget } from './body-budget.ts'
 import { Connections } from './connections.ts'
 import { decoded, HttpError, readJson, sendError, sendJson, urlOf } from './http.ts'
 import type { Replica } from './replicas.ts'
+import { Slow } from './slow.ts'
 
 /** An orchestrator may wait for many children at once; no replica may hold the gateway's sockets. */
 const MAX_REQUESTS = 256
@@ -18,8 +20,15 @@ export function agentServer(options: AgentApiOptions): Server {
   const server = createServer((request, response) => void api.serve(request, response))
   // Agents keep their connections open: that they do is how the gateway knows that they live.
   server.keepAliveTimeout = 0
-  server.requestTimeout = 60_000
+  // Bodies of any length come in artifacts: who sends slowly is found by Slow, and by the pace of an upload.
+  server.requestTimeout = 0
   server.headersTimeout = 20_000
+  server.on('checkContinue', (request, response) => {
+    // An upload is told to go on once it is admitted.
+    if (request.method !== 'PUT') response.writeContinue()
+    void api.serve(request, response)
+  })
+  server.on('close', () => api.close())
   server.on('connection', (socket) => {
     socket.setNoDelay(true)
     connections.opened(socket)
@@ -33,6 +42,8 @@ class AgentApi {
   readonly #budget = new BodyBudget()
   readonly #tokens = new Map<string, Identity>()
   readonly #kit: Kit
+  readonly #slow = new Slow()
+  #document: string | null = null
   #ready = false
 
   constructor(options: AgentApiOptions, connections: Connections) {
@@ -72,6 +83,10 @@ class AgentApi {
         sendJson(response, 200, JSON.stringify({ ok: true, protocol: PROTOCOL_VERSION }))
         return
       }
+      if (path === '/v1/openapi.json') {
+        sendJson(response, 200, (this.#document ??= JSON.stringify(openapi())))
+        return
+      }
       replica = this.#options.dispatcher.replicas.of(this.#identify(request))
       this.#connections.known(request.socket)
       if (++replica.requests > MAX_REQUESTS)
@@ -87,6 +102,7 @@ class AgentApi {
       sendError(response, error, 'unavailable', this.#options.log)
     } finally {
       if (replica !== null) replica.requests -= 1
+      this.#slow.delete(request)
     }
   }
 
@@ -103,7 +119,12 @@ class AgentApi {
     const route = routes.find((it) => it.method === request.method)
     if (route === undefined)
       throw new HttpError(405, 'bad_request', `expected ${routes.map((it) => it.method).join(' or ')}, got ${request.method}`)
+    if (!isStream(route)) this.#slow.add(request)
     await route.handle(this.#kit, { ...from, url, signal: gone.signal, rest: decoded(rest) })
+  }
+
+  close(): void {
+    this.#slow.close()
   }
 
   /** The HMAC is made once per token: a busy replica asks a thousand times a second. */

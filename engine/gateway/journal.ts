@@ -52,16 +52,25 @@ export class Journals {
     return outcome === 'ok'
   }
 
+  async size(task: Task): Promise<JournalSize> {
+    if (!this.#known.has(task.id)) return EMPTY
+    return (await this.#broker.journalSizes([task.id]))[0] ?? EMPTY
+  }
+
   async read(task: string): Promise<readonly JournalEntry[]> {
     return (await this.#broker.readJournal(task)).map(([key, text]) => ({ key, ...(JSON.parse(text) as Omit<JournalEntry, 'key'>) }))
   }
 
-  /** Of those among these executions that are not their task's first; one command for all, none without them. */
+  /** Those of these executions that are not their task's first and whose task has a journal. */
+  having(leases: readonly Lease[]): readonly Lease[] {
+    if (this.#known.size === 0) return NONE
+    return leases.filter((lease) => lease.epoch > 1 && this.#known.has(lease.task.id))
+  }
+
+  /** In one command for all. */
   async sizes(leases: readonly Lease[]): Promise<ReadonlyMap<Lease, JournalSize>> {
-    const later = leases.filter((lease) => lease.epoch > 1 && this.#known.has(lease.task.id))
-    if (later.length === 0) return NONE
-    const sizes = await this.#broker.journalSizes(later.map((lease) => lease.task.id))
-    return new Map(later.map((lease, index) => [lease, sizes[index] ?? EMPTY]))
+    const sizes = await this.#broker.journalSizes(leases.map((lease) => lease.task.id))
+    return new Map(leases.map((lease, index) => [lease, sizes[index] ?? EMPTY]))
   }
 
   taskEnded(task: Task): void {
@@ -74,4 +83,4 @@ export class Journals {
   }
 }
 
-const NONE: ReadonlyMap<Lease, JournalSize> = new Map()
+const NONE: readonly Lease[] = []

@@ -9,12 +9,16 @@ import type { Broker } from '../broker/port.ts'
 import { PATHS } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { agentServer } from './agent-api.ts'
+import { Approvals } from './approvals.ts'
+import { Artifacts } from './artifacts.ts'
 import { readSecrets, watchRecord } from './config.ts'
 import { controlServer } from './control-api.ts'
 import type { Log } from './desk.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { RunEvents } from './events.ts'
 import { Records, type RecordsOptions } from './records.ts'
+import { Journals } from './journal.ts'
+import { Logs } from './logs.ts'
 import { Runs } from './runs.ts'
 import { TraceForwarder } from './traces.ts'
 import { makeTracing } from './tracing.ts'
@@ -92,14 +96,40 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     agent: config.agent,
     concurrency: () => config.project.broker.concurrency,
     open: (run) => runs.isOpen(run),
-    ended: (task, status) => runs.taskEnded(task, status),
+    ended: (task, status) => {
+      artifacts.taskEnded(task, status)
+      approvals.taskEnded(task)
+      journals.taskEnded(task)
+      runs.taskEnded(task, status)
+    },
     wanted: (agent, replica) => config.wanted(agent, replica),
   })
+  const artifacts = new Artifacts({
+    broker,
+    root: `${stateDir}/artifacts`,
+    settings: () => config.project.artifacts,
+    isOpen: (run) => runs.isOpen(run),
+    log,
+  })
+  const approvals = new Approvals({
+    broker,
+    events,
+    log,
+    task: (id) => dispatcher.task(id),
+    park: (task) => dispatcher.park(task),
+    unpark: (task) => dispatcher.unpark(task),
+  })
+  const journals = new Journals(broker, log)
   const views = new Views(broker, () => dispatcher, archive)
   const abort = new AbortController()
-  const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, records, abort.signal, log)
-  const shared = { config, broker, stateDir, dispatcher, runs, views, events, records, traces, ready, log }
-  const servers = { agents: agentServer({ ...shared, key, tracing }), control: controlServer(shared) }
+  const besideTasks = async (): Promise<void> => {
+    await approvals.recover()
+    await journals.recover((id) => dispatcher.task(id) !== undefined)
+    await artifacts.recover().catch((error: unknown) => log(`artifacts: ${String(error)}`))
+  }
+  const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, records, besideTasks, abort.signal, log)
+  const shared = { config, broker, stateDir, dispatcher, runs, views, events, records, traces, approvals, artifacts, ready, log }
+  const servers = { agents: agentServer({ ...shared, key, tracing, journals, logs: new Logs(events) }), control: controlServer(shared) }
   const socket = options.controlSocket ?? PATHS.controlSocket
   await rm(socket, { force: true })
   await Promise.all([
@@ -114,6 +144,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       config.close()
       const closed = [servers.agents, servers.control].map((server) => new Promise<void>((resolve) => server.close(() => resolve())))
       dispatcher.close()
+      approvals.close()
+      artifacts.close()
       runs.close()
       for (const server of [servers.agents, servers.control]) server.closeIdleConnections()
       const late = new AbortController()
@@ -137,6 +169,7 @@ async function takeOver(
   dispatcher: Dispatcher,
   runs: Runs,
   records: Records,
+  besideTasks: () => Promise<void>,
   signal: AbortSignal,
   log: (message: string) => void,
 ): Promise<void> {
@@ -149,6 +182,7 @@ async function takeOver(
       const readAll = async (): Promise<readonly Task[]> => {
         const found = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
         await runs.recover(found)
+        await besideTasks()
         return found
       }
       await records.reckon()

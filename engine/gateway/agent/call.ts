@@ -2,10 +2,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { MAX_PAYLOAD_BYTES } from '../../../spec/protocol.ts'
 import type { Broker } from '../../broker/port.ts'
+import type { Approvals } from '../approvals.ts'
+import type { Artifacts } from '../artifacts.ts'
 import type { Config } from '../config.ts'
 import type { Dispatcher } from '../dispatcher.ts'
 import type { RunEvents } from '../events.ts'
-import { type Fields, HttpError, type Reserve } from '../http.ts'
+import { badRequest, type Fields, HttpError, type Reserve } from '../http.ts'
+import type { Journals } from '../journal.ts'
+import type { Logs } from '../logs.ts'
 import type { Replica, Session } from '../replicas.ts'
 import type { Runs } from '../runs.ts'
 import type { TraceForwarder } from '../traces.ts'
@@ -26,6 +30,10 @@ export interface AgentApiOptions {
   readonly events: RunEvents
   readonly tracing: Tracing
   readonly traces: TraceForwarder
+  readonly approvals: Approvals
+  readonly artifacts: Artifacts
+  readonly journals: Journals
+  readonly logs: Logs
   /** The state of the gateway before is taken over. */
   readonly ready: Promise<void>
   readonly log: (message: string) => void
@@ -65,6 +73,13 @@ export const tooLarge = (what: string, bytes: number): HttpError =>
     `the ${what} has ${bytes} bytes of JSON; the limit is ${MAX_PAYLOAD_BYTES}`,
     'Write large data to an artifact or a volume and pass its place.',
   )
+
+/** `?lease=`, of requests whose body is not JSON. */
+export function leaseParam(url: URL): string {
+  const token = url.searchParams.get('lease')
+  if (token === null || token === '') throw badRequest('the query must name the lease: ?lease=LEASE')
+  return token
+}
 
 /** null: not in time. */
 export async function inTime<T>(work: Promise<T>, ms: number): Promise<T | null> {

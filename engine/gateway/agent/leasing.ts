@@ -2,7 +2,9 @@
 import type { Settlement } from '../../../spec/protocol.ts'
 import { jsonBytes } from '../../pipeline.ts'
 import { sendJson } from '../http.ts'
+import type { JournalSize } from '../journal.ts'
 import { completeCall, failCall, heartbeatCall, leaseCall } from '../validate.ts'
+import type { Lease } from '../work.ts'
 import { type Call, type Handler, inTime, type Kit, lost, READY_MS, tooLarge, unavailable } from './call.ts'
 
 export const lease: Handler = async (kit, call) => {
@@ -21,6 +23,8 @@ export const lease: Handler = async (kit, call) => {
     throw unavailable()
   }
   const { leases, settled, cancel } = reply
+  const having = kit.journals.having(leases)
+  const journals = having.length === 0 ? null : await journalsOf(kit, call, leases, having)
   response.once('finish', () => dispatcher.delivered(session, leases, request.socket))
   response.once('close', () => {
     if (!response.writableFinished) dispatcher.undelivered(leases)
@@ -28,9 +32,25 @@ export const lease: Handler = async (kit, call) => {
   sendJson(
     response,
     200,
-    `{"tasks":[${leases.map((it) => dispatcher.view(it)).join(',')}],"settled":${JSON.stringify(settled)},"cancel":${JSON.stringify(cancel)}}`,
+    `{"tasks":[${leases.map((it) => withJournal(dispatcher.view(it), journals?.get(it))).join(',')}],"settled":${JSON.stringify(settled)},"cancel":${JSON.stringify(cancel)}}`,
   )
 }
+
+/** Executions that are not their task's first, of tasks that recorded steps: how many. */
+async function journalsOf(
+  { dispatcher, journals }: Kit,
+  { signal }: Call,
+  leases: readonly Lease[],
+  having: readonly Lease[],
+): Promise<ReadonlyMap<Lease, JournalSize>> {
+  const sizes = await inTime(journals.sizes(having), READY_MS).catch(() => null)
+  if (sizes !== null && !signal.aborted) return sizes
+  dispatcher.undelivered(leases)
+  throw unavailable()
+}
+
+const withJournal = (view: string, size: JournalSize | undefined): string =>
+  size === undefined || size.entries === 0 ? view : `{"journal":${size.entries},${view.slice(1)}`
 
 export const complete: Handler = async (kit, call) => settle(kit, call, completeCall(await kit.json(call)))
 export const fail: Handler = async (kit, call) => settle(kit, call, failCall(await kit.json(call)))
