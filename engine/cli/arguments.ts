@@ -54,13 +54,22 @@ export function parseCount(flag: string, text: string): number {
   return Number(text)
 }
 
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
 /** Seconds, as Compose's --timeout, or "90s", "2m". */
 export function parseSeconds(flag: string, text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text)
   if (match === null) throw usage(`${flag} expects seconds like 30 or "2m", got "${text}"`)
   return (Number(match[1]) * (UNITS[match[2] ?? 's'] ?? 1_000)) / 1_000
+}
+
+/** "500ms", "90s", "1h30m"; a bare number is seconds. */
+export function parseMilliseconds(flag: string, text: string): number {
+  if (/^\d+(\.\d+)?$/.test(text)) return Math.round(Number(text) * 1_000)
+  if (!/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text)) throw usage(`${flag} expects a duration like 30s, 5m or 1h30m, got "${text}"`)
+  let total = 0
+  for (const [, count, unit = 's'] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)) total += Number(count) * (UNITS[unit] ?? 1_000)
+  return Math.round(total)
 }
 
 /** A project's name as Compose takes it. */

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type RunEvent, type RunView, type SubmitRequest, TERMINAL } from '../../spec/protocol.ts'
 import { type ControlClient, openControl } from '../control.ts'
 import { AgentctlError, EXIT } from '../errors.ts'
-import { newRunId } from '../gateway/ulid.ts'
+import { newRunId } from '../ulid.ts'
 import type { ProjectRecord } from '../record.ts'
 import { clean, hasColor, painter } from './io.ts'
 import type { Session } from './session.ts'
@@ -39,12 +39,23 @@ export async function perform(
   const name = 'pipeline' in work ? `run ${work.pipeline}` : `task ${work.agent}`
   return await traced(session, name, id, { project, control, record }, async (traceparent) => {
     session.afterInterrupt = `It may have been submitted: agentctl -p ${project} runs show ${id}`
-    const { run } = await control.submit({ id, ...work, ...(traceparent === null ? {} : { traceparent }) })
-    session.afterInterrupt = `${run} goes on. Follow it with: agentctl -p ${project} runs wait ${run}`
-    if (detach) return await control.run(run)
-    session.progress.note(run)
-    return await follow(session, control, run)
+    const { run, existing } = await control.submit({ id, ...work, ...(traceparent === null ? {} : { traceparent }) })
+    return await stay(session, { project, control }, run, { detach, existing: existing === true })
   })
+}
+
+/** The run as it stands (detached) or as it ended. */
+export async function stay(
+  session: Session,
+  { project, control }: Pick<Place, 'project' | 'control'>,
+  run: string,
+  { detach, existing = false }: { readonly detach: boolean; readonly existing?: boolean },
+): Promise<RunView> {
+  session.afterInterrupt = `${run} goes on. Follow it with: agentctl -p ${project} runs wait ${run}`
+  if (existing) session.progress.note(`${run} has this key; nothing was submitted`)
+  if (detach) return await control.run(run)
+  if (!existing) session.progress.note(run)
+  return await follow(session, control, run)
 }
 
 /** Events as progress, until the run has ended. */

@@ -78,6 +78,7 @@ export const HELP: { readonly [verb: string]: HelpText } = {
     examples: [
       `agentctl task coder '{"command": ["ls", "-la"]}'`,
       `agentctl task coder '{"command": "make"}' --detach`,
+      `agentctl task coder '{"command": "make"}' --priority 5 --timeout 10m`,
       'agentctl task coder - < input.json',
     ],
   },
@@ -89,17 +90,70 @@ export const HELP: { readonly [verb: string]: HelpText } = {
       'agentctl run audit',
       'agentctl run audit --input path=src --input depth=3',
       'agentctl run audit --detach',
+      'agentctl run audit --delay 1h --key nightly',
       'agentctl run --agent coder -- sh -c "id; ls -la /run/secrets"',
     ],
   },
   runs: {
-    summary: 'List runs, show, follow or cancel one: ls, show, wait, cancel, logs',
+    summary: 'List runs, show, follow, cancel or repeat one: ls, show, wait, cancel, logs, retry',
+    detail:
+      '`show` tells of each job how long it waited and ran, and how large its input and result are. `retry` makes a new run: of plain tasks it repeats those that did not complete (--all: every one), a pipeline runs again with the same inputs.',
     examples: [
       'agentctl runs ls',
+      'agentctl runs ls --status failed --agent coder -q',
       'agentctl runs show run_01J…',
       'agentctl runs wait run_01J…',
       'agentctl runs logs --follow run_01J…',
       'agentctl runs cancel run_01J…',
+      'agentctl runs retry run_01J…',
+    ],
+  },
+  explain: {
+    summary: 'Say why a task waits: which child, limit, key, need or person',
+    examples: ['agentctl explain run_01J….task.0', 'agentctl explain run_01J…   # each of its tasks that wait'],
+  },
+  dlq: {
+    summary: 'Tasks that failed for good: ls, show, retry, drop',
+    detail:
+      '`show` prints the input, each execution with its error and the end of its log, and the events. `retry` makes a new run of that one task; the dead letter stays until it is dropped.',
+    examples: [
+      'agentctl dlq ls --agent coder',
+      'agentctl dlq show run_01J….task.0',
+      'agentctl dlq retry run_01J….task.0',
+      'agentctl dlq retry run_01J….task.0 --edit',
+      `agentctl dlq retry run_01J….task.0 --input '{"command": "make test"}'`,
+      'agentctl dlq drop run_01J….task.0',
+      'agentctl dlq drop --all',
+    ],
+  },
+  approvals: {
+    summary: 'List what agents ask people: ls',
+    detail: 'A task that asks waits, without holding a slot, until `agentctl approve` or `agentctl reject`.',
+    examples: ['agentctl approvals ls', 'agentctl approvals ls --format json'],
+  },
+  approve: {
+    summary: 'Say yes to what an agent asks',
+    examples: ['agentctl approve run_01J….task.0.4b2e…', 'agentctl approve ID --comment "not on Fridays"'],
+  },
+  reject: { summary: 'Say no to what an agent asks', examples: ['agentctl reject run_01J….task.0.4b2e… --comment "too expensive"'] },
+  artifacts: {
+    summary: 'What the tasks of a run have stored: ls, get',
+    detail: 'A file is written whole or not at all, once its bytes have the hash that the run names.',
+    examples: [
+      'agentctl artifacts ls run_01J…',
+      'agentctl artifacts get run_01J… report.pdf',
+      'agentctl artifacts get run_01J….scan.3 report.pdf -o third.pdf',
+      'agentctl artifacts get run_01J… log.txt -o - | less',
+    ],
+  },
+  proxy: {
+    summary: 'Let applications on this machine submit work: a socket or a loopback port of the control API',
+    detail:
+      'It runs until Ctrl-C and leaves nothing behind. Whoever may open the socket, or has the token, may do with the work of this project what you may. Applications use `@agentctl/cli/client`, or HTTP: GET /v1/openapi.json describes it.',
+    examples: [
+      'agentctl proxy --socket ./agentctl.sock',
+      'agentctl proxy --port 7071 --token-file ./token',
+      'curl --unix-socket ./agentctl.sock http://localhost/v1/runs',
     ],
   },
   doctor: {

@@ -32,6 +32,16 @@ const planFlags = (command: Command): Command =>
     .option('--force-recreate', 'recreate containers whose configuration did not change')
     .option('--remove-orphans', 'remove containers of agents and services that left the file')
 
+const workFlags = (command: Command): Command =>
+  command
+    .option('--priority <number>', 'from -9 to 9, higher first (default: 0); children have it too')
+    .option('--delay <duration>', 'start no earlier than in so long: 30s, 5m, 1h30m')
+    .option('--key <key>', 'submit nothing while a run with this key is open: that run is followed')
+    .option('--key-ttl <duration>', 'with --key: also for so long after that run was submitted')
+    .option('--timeout <duration>', 'from the submit to the end, waits and retries included; then it fails')
+const lsFlags = (command: Command): Command =>
+  command.option('-q', 'ls: ids only').option('-n, --limit <count>', 'ls: at most so many (default: 100)')
+
 const VERBS: readonly VerbSpec[] = [
   {
     name: 'init',
@@ -123,7 +133,7 @@ const VERBS: readonly VerbSpec[] = [
     name: 'task',
     run: async () => (await import('./verbs/task.ts')).task,
     define: (it) =>
-      it
+      workFlags(it)
         .argument('<agent>', 'the agent that gets it')
         .argument('<json>', 'its input; "-" reads it from stdin')
         .option('--detach', 'return once it is queued')
@@ -133,7 +143,7 @@ const VERBS: readonly VerbSpec[] = [
     name: 'run',
     run: async () => (await import('./verbs/run.ts')).run,
     define: (it) =>
-      it
+      workFlags(it)
         .argument('[pipeline]', 'a pipeline of the file')
         .argument('[command...]', 'with --agent: the command, after --')
         .addOption(new Option('--input <name=value>', 'an input of the pipeline').argParser(collect))
@@ -144,10 +154,68 @@ const VERBS: readonly VerbSpec[] = [
     name: 'runs',
     run: async () => (await import('./verbs/runs.ts')).runs,
     define: (it) =>
-      it
-        .argument('<what>', 'ls, show, wait, cancel or logs')
+      lsFlags(it)
+        .argument('<what>', 'ls, show, wait, cancel, logs or retry')
         .argument('[run]', 'id of the run')
-        .option('--follow', 'logs: go on until the run has ended'),
+        .option('--status <status>', 'ls: only runs of this status')
+        .option('--agent <agent>', 'ls: only runs with a job of this agent')
+        .option('--before <run>', 'ls: only runs older than this one')
+        .option('--follow', 'logs: go on until the run has ended')
+        .option('--all', 'retry: also the tasks that completed')
+        .option('--detach', 'retry: return once it is queued'),
+  },
+  {
+    name: 'explain',
+    run: async () => (await import('./verbs/explain.ts')).explain,
+    define: (it) => it.argument('<task>', 'id of a task, or of a run: all of its tasks that wait'),
+  },
+  {
+    name: 'dlq',
+    run: async () => (await import('./verbs/dlq.ts')).dlq,
+    define: (it) =>
+      lsFlags(it)
+        .argument('<what>', 'ls, show, retry or drop')
+        .argument('[task...]', 'ids of dead letters')
+        .option('--agent <agent>', 'ls, drop --all: only those of this agent')
+        .option('--input <json>', 'retry: another input')
+        .option('--edit', 'retry: change the input in $VISUAL or $EDITOR first')
+        .option('--detach', 'retry: return once it is queued')
+        .option('--all', 'drop: all of them'),
+  },
+  {
+    name: 'approvals',
+    run: async () => (await import('./verbs/approvals.ts')).approvals,
+    define: (it) => it.argument('<what>', 'ls').option('--all', 'also those that are decided').option('-q', 'ids only'),
+  },
+  {
+    name: 'approve',
+    run: async () => (await import('./verbs/approvals.ts')).approve,
+    define: (it) => it.argument('<id>', 'id of the approval').option('--comment <text>', 'what the agent is told with it'),
+  },
+  {
+    name: 'reject',
+    run: async () => (await import('./verbs/approvals.ts')).reject,
+    define: (it) => it.argument('<id>', 'id of the approval').option('--comment <text>', 'what the agent is told with it'),
+  },
+  {
+    name: 'artifacts',
+    run: async () => (await import('./verbs/artifacts.ts')).artifacts,
+    define: (it) =>
+      it
+        .argument('<what>', 'ls or get')
+        .argument('[run]', 'id of the run, or of a task of it')
+        .argument('[name]', 'get: name or digest of the artifact')
+        .option('-o, --output <file>', 'get: where to write it ("-": stdout; default: its name, here)')
+        .option('-q', 'ls: names only'),
+  },
+  {
+    name: 'proxy',
+    run: async () => (await import('./verbs/proxy.ts')).proxy,
+    define: (it) =>
+      it
+        .option('--socket <path>', 'a unix socket that only you may open')
+        .option('--port [address:port]', 'a port on a loopback address (default: 127.0.0.1 and any free port)')
+        .option('--token-file <path>', 'with --port: the token is read from this file, or written there if there is none'),
   },
   { name: 'doctor', run: async () => (await import('./verbs/doctor.ts')).doctor },
   {
@@ -159,7 +227,7 @@ const VERBS: readonly VerbSpec[] = [
 ]
 
 /** Promised by the design, built by later versions. */
-const LATER = ['dlq', 'trace', 'audit', 'reach'] as const
+const LATER = ['trace', 'audit', 'reach'] as const
 
 export function makeProgram(choose: Choose): Command {
   const program = addGlobals(new Command('agentctl'), { hidden: false, shortFile: true })

@@ -2,6 +2,7 @@ import { runOneOff } from '../../one-off.ts'
 import { usage } from '../failure.ts'
 import { write } from '../io.ts'
 import type { Session } from '../session.ts'
+import { workOptions } from '../submit-options.ts'
 import { type Call, flag, values } from '../verb.ts'
 
 const HOW = 'agentctl run --agent AGENT -- COMMAND ARGUMENT...'
@@ -11,6 +12,8 @@ export async function runOneOffVerb(session: Session, call: Call, agent: string)
   const command = call.args[0] === '--' ? call.args.slice(1) : call.args
   if (command.length === 0) throw usage('run --agent expects a command after --', HOW)
   if (values(call, 'input').length > 0) throw usage('--input is for pipelines, not for run --agent', HOW)
+  if (Object.keys(workOptions(call)).length > 0)
+    throw usage('--priority, --delay, --key and --timeout are for pipelines, not for run --agent', HOW)
   if (flag(call, 'detach')) throw usage('--detach is for pipelines, not for run --agent', HOW)
   const project = await session.project()
   const { requireProject } = await import('../existing.ts')

@@ -2,6 +2,7 @@ import { AgentctlError, EXIT } from '../../errors.ts'
 import { parseInputs } from '../arguments.ts'
 import { usage } from '../failure.ts'
 import { exitOf, perform } from '../follow.ts'
+import { workOptions } from '../submit-options.ts'
 import { flag, type Run, value, values } from '../verb.ts'
 import { renderRun } from '../views/work.ts'
 
@@ -11,6 +12,7 @@ export const run: Run = async (session, call) => {
   const [pipeline, ...rest] = call.args
   if (pipeline === undefined) throw usage('run expects the name of a pipeline', 'agentctl run PIPELINE --input NAME=VALUE')
   if (rest.length > 0) throw usage(`run takes one pipeline, got ${call.args.length} arguments`, 'Inputs are given as --input NAME=VALUE.')
+  const options = workOptions(call)
   const project = await session.project()
   const { control, record } = await session.control(project)
   const known = Object.keys(record.project.pipelines)
@@ -21,7 +23,7 @@ export const run: Run = async (session, call) => {
   }
   const inputs = parseInputs(values(call, 'input'), definition.inputs)
   const detach = flag(call, 'detach')
-  const view = await perform(session, { project, control, record }, { pipeline, inputs }, { detach })
+  const view = await perform(session, { project, control, record }, { pipeline, inputs, ...options }, { detach })
   await session.out.print(view, detach ? (it) => it.run : renderRun)
   return detach ? EXIT.done : exitOf(view)
 }

@@ -1,56 +1,96 @@
-import { nearest } from '../../../spec/suggest.ts'
+import { type ArtifactView, type RunView, TERMINAL, type WorkStatus } from '../../../spec/protocol.ts'
+import type { ControlClient, RunFilter, RunPage } from '../../client/client.ts'
 import { EXIT } from '../../errors.ts'
-import type { ControlClient } from '../../control.ts'
+import { runOf, wordOf } from '../actions.ts'
+import { parseCount } from '../arguments.ts'
 import { usage } from '../failure.ts'
-import { exitOf, follow } from '../follow.ts'
+import { exitOf, follow, stay } from '../follow.ts'
 import type { Session } from '../session.ts'
-import { type Call, flag, type Run } from '../verb.ts'
+import { type Call, flag, type Run, value } from '../verb.ts'
 import { renderEvent, renderRun, renderRuns } from '../views/work.ts'
 
-type Action = (session: Session, control: ControlClient, run: string, call: Call) => Promise<number>
-
-const ACTIONS: Readonly<Record<string, Action>> = {
-  show: async ({ out }, control, run) => {
-    await out.print(await control.run(run), renderRun)
-    return EXIT.done
-  },
-  wait: async (session, control, run, _call) => {
-    session.afterInterrupt = `${run} goes on.`
-    const view = await follow(session, control, run)
-    await session.out.print(view, renderRun)
-    return exitOf(view)
-  },
-  cancel: async ({ out }, control, run) => {
-    await control.cancel(run)
-    await out.print(await control.run(run), renderRun)
-    return EXIT.done
-  },
-  logs: async (session, control, run, call) => {
-    session.afterInterrupt = `${run} goes on.`
-    for await (const event of control.events(run, { follow: flag(call, 'follow') })) await session.out.line(event, renderEvent)
-    return EXIT.done
-  },
-}
-const NAMES: readonly string[] = ['ls', ...Object.keys(ACTIONS)]
+const ONE = { min: 1, max: 1, what: 'the id of a run', hint: '`agentctl runs ls` lists them.' } as const
+const WORDS = { ls: { min: 0, max: 0, what: '' }, show: ONE, wait: ONE, cancel: ONE, logs: ONE, retry: ONE } as const
+/** Flags that only some words take. */
+const FLAGS = { ls: ['status', 'agent', 'limit', 'before', 'q'], logs: ['follow'], retry: ['all', 'detach'] } as const
+const STATUSES: readonly string[] = ['queued', 'running', ...TERMINAL]
+const PAGE = 1_000
+const DEFAULT_LIMIT = 100
 
 export const runs: Run = async (session, call) => {
-  const [what = '', id, ...rest] = call.args
-  const action = Object.hasOwn(ACTIONS, what) ? ACTIONS[what] : undefined
-  if (action === undefined && what !== 'ls') {
-    const near = nearest(what, NAMES)
-    throw usage(
-      `runs has no "${what}": expected one of ${NAMES.join(', ')}`,
-      near === null ? 'See `agentctl runs --help`.' : `Did you mean ${near}?`,
-    )
-  }
-  if (action !== undefined && id === undefined) throw usage(`runs ${what} expects the id of a run`, '`agentctl runs ls` lists them.')
-  if (rest.length > 0 || (action === undefined && id !== undefined)) throw usage(`runs ${what} got too many arguments`)
+  const { word, args } = wordOf('runs', call.args, WORDS)
+  refuseOthers(call, word)
+  const filter = word === 'ls' ? filterOf(call) : {}
   const project = await session.project()
   const { control } = await session.control(project)
-  // The id of a task names its run.
-  if (action !== undefined) return await action(session, control, (id ?? '').replace(/\..*$/s, ''), call)
-  await session.out.print(await control.runs(), (view) =>
-    session.globals.quiet ? view.runs.map((it) => it.run).join('\n') : renderRuns(view),
+  const run = runOf(args[0] ?? '')
+  switch (word) {
+    case 'ls':
+      return await list(session, control, filter, flag(call, 'q'))
+    case 'show':
+      await session.out.print(await withArtifacts(control, await control.run(run)), renderRun)
+      return EXIT.done
+    case 'wait': {
+      session.afterInterrupt = `${run} goes on.`
+      const view = await follow(session, control, run)
+      await session.out.print(await withArtifacts(control, view), renderRun)
+      return exitOf(view)
+    }
+    case 'cancel':
+      await control.cancel(run)
+      await session.out.print(await control.run(run), renderRun)
+      return EXIT.done
+    case 'logs':
+      session.afterInterrupt = `${run} goes on.`
+      for await (const event of control.events(run, { follow: flag(call, 'follow') })) await session.out.line(event, renderEvent)
+      return EXIT.done
+    case 'retry': {
+      const detach = flag(call, 'detach')
+      const made = await control.retry(run, { all: flag(call, 'all') })
+      const view = await stay(session, { project, control }, made.run, { detach })
+      await session.out.print(view, detach ? (it) => it.run : renderRun)
+      return detach ? EXIT.done : exitOf(view)
+    }
+  }
+}
+
+function refuseOthers({ options }: Call, word: keyof typeof WORDS): void {
+  for (const [owner, names] of Object.entries(FLAGS))
+    for (const name of names)
+      if (owner !== word && options[name] !== undefined)
+        throw usage(`${name === 'q' ? '-q' : `--${name}`} is for runs ${owner}, not for runs ${word}`)
+}
+
+function filterOf(call: Call): RunFilter & { readonly limit: number } {
+  const [status, agent, before, limit] = ['status', 'agent', 'before', 'limit'].map((name) => value(call, name))
+  if (status != null && !STATUSES.includes(status)) throw usage(`--status expects one of ${STATUSES.join(', ')}, got "${status}"`)
+  const count = limit == null ? DEFAULT_LIMIT : parseCount('--limit', limit)
+  if (count === 0) throw usage('--limit expects at least 1')
+  return {
+    limit: count,
+    ...(status == null ? {} : { status: status as WorkStatus }),
+    ...(agent == null ? {} : { agent }),
+    ...(before == null ? {} : { before: runOf(before) }),
+  }
+}
+
+async function list(session: Session, control: ControlClient, filter: RunFilter, short: boolean): Promise<number> {
+  const found: RunPage['runs'][number][] = []
+  let next: string | null = null
+  for (let left = filter.limit ?? DEFAULT_LIMIT; left > 0; left = (filter.limit ?? DEFAULT_LIMIT) - found.length) {
+    const page: RunPage = await control.runs({ ...filter, limit: Math.min(left, PAGE), ...(next === null ? {} : { before: next }) })
+    found.push(...page.runs)
+    next = page.next
+    if (next === null) break
+  }
+  await session.out.print({ runs: found, next }, (view) =>
+    short || session.globals.quiet ? view.runs.map((it) => it.run).join('\n') : renderRuns(view),
   )
   return EXIT.done
 }
+
+/** What its tasks have stored is part of what a run came to. */
+const withArtifacts = async (control: ControlClient, view: RunView): Promise<RunView & { readonly artifacts: readonly ArtifactView[] }> => ({
+  ...view,
+  artifacts: await control.artifacts(view.run),
+})

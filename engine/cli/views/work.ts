@@ -1,5 +1,5 @@
 /** Tasks and runs as text. Results are data of agents: shown as YAML-like text, control characters taken out. */
-import type { JobView, Json, RunEvent, RunSummary, RunView, TaskView, WorkError } from '../../../spec/protocol.ts'
+import type { ArtifactView, JobView, Json, RunEvent, RunSummary, RunView, TaskView, WorkError, WorkTimes } from '../../../spec/protocol.ts'
 import { clean, type Paint } from '../io.ts'
 import { table } from './table.ts'
 
@@ -8,21 +8,81 @@ export function renderTask(view: TaskView, paint: Paint): string {
   return head + errorText(view.error) + (view.result === null ? '' : renderValue(view.result))
 }
 
-export function renderRun(view: RunView, paint: Paint): string {
-  const head = `${statusOf(view.status, paint)} ${view.run}${view.pipeline === null ? '' : `  ${view.pipeline}`}\n`
-  const rows = view.jobs.map((job) => [`  ${job.id}`, job.agent, job.status, String(job.attempts)])
-  const jobs = rows.length === 0 ? '' : table(['  JOB', 'AGENT', 'STATUS', 'ATTEMPTS'], rows)
+export function renderRun(view: RunView & { readonly artifacts?: readonly ArtifactView[] }, paint: Paint): string {
+  const repeats = view.retry_of === undefined ? '' : `  repeats ${view.retry_of}`
+  const head = `${statusOf(view.status, paint)} ${view.run}${view.pipeline === null ? '' : `  ${view.pipeline}`}${repeats}\n`
   const errors = view.jobs.map(jobError).join('')
   const trace = view.trace_id === null ? '' : `trace ${view.trace_id}\n`
-  return head + jobs + errors + trace + (view.result === null ? '' : `result:\n${renderValue(view.result, '  ')}`)
+  const result = view.result === null ? '' : `result:\n${renderValue(view.result, '  ')}`
+  const stored = view.artifacts === undefined || view.artifacts.length === 0 ? '' : `artifacts:\n${renderArtifacts(view.artifacts, '  ')}`
+  return head + jobsOf(view.jobs) + errors + trace + result + stored
 }
 
-export function renderRuns({ runs }: { readonly runs: readonly RunSummary[] }): string {
-  if (runs.length === 0) return 'no runs'
+/** Waits and sizes are shown where they are known (a gateway of an earlier version told none). */
+function jobsOf(jobs: readonly JobView[]): string {
+  if (jobs.length === 0) return ''
+  const short = ['  JOB', 'AGENT', 'STATUS', 'ATTEMPTS']
+  if (jobs.every((job) => job.times === undefined))
+    return table(
+      short,
+      jobs.map((job) => [`  ${job.id}`, job.agent, job.status, String(job.attempts)]),
+    )
+  const rows = jobs.map((job) => [`  ${job.id}`, job.agent, job.status, String(job.attempts), ...timesOf(job.times)])
+  return table([...short, 'WAITED', 'RAN', 'INPUT', 'RESULT'], rows)
+}
+
+/** Until it was last taken, from then to its end, and sizes. */
+function timesOf(times: WorkTimes | undefined): readonly string[] {
+  if (times === undefined) return ['-', '-', '-', '-']
+  const { created_at, started_at, ended_at, input_bytes, result_bytes } = times
+  return [
+    between(created_at, started_at),
+    between(started_at, ended_at),
+    sizeText(input_bytes),
+    result_bytes === null ? '-' : sizeText(result_bytes),
+  ]
+}
+
+function between(from: string | null, to: string | null): string {
+  if (from === null || to === null) return '-'
+  return durationText(Math.max(0, Date.parse(to) - Date.parse(from)))
+}
+
+/** `5ms`, `1.2s`, `3m12s`, `2h05m`. */
+export function durationText(ms: number): string {
+  if (ms < 1_000) return `${ms}ms`
+  if (ms < 60_000) return `${(ms / 1_000).toFixed(1)}s`
+  const seconds = Math.round(ms / 1_000)
+  const two = (value: number): string => String(value).padStart(2, '0')
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)}m${two(seconds % 60)}s`
+  return `${Math.floor(seconds / 3_600)}h${two(Math.floor(seconds / 60) % 60)}m`
+}
+
+/** `64 B`, `1.5 KiB`, `3.0 GiB`. */
+export function sizeText(bytes: number): string {
+  const units = ['KiB', 'MiB', 'GiB', 'TiB']
+  if (bytes < 1_024) return `${bytes} B`
+  let [value, unit] = [bytes / 1_024, 0]
+  while (value >= 1_024 && unit < units.length - 1) [value, unit] = [value / 1_024, unit + 1]
+  return `${value.toFixed(1)} ${units[unit]}`
+}
+
+export function renderArtifacts(artifacts: readonly ArtifactView[], indent = ''): string {
+  if (artifacts.length === 0) return ''
   return table(
+    [`${indent}NAME`, 'SIZE', 'TYPE', 'TASK', 'DIGEST'],
+    artifacts.map((it) => [`${indent}${it.name}`, sizeText(it.size), it.type, shortTask(it.task), it.digest]),
+  )
+}
+
+export function renderRuns({ runs, next = null }: { readonly runs: readonly RunSummary[]; readonly next?: string | null }): string {
+  if (runs.length === 0) return 'no runs'
+  const older = next === null ? '' : `older ones: agentctl runs ls --before ${next}\n`
+  const rows = table(
     ['RUN', 'PIPELINE', 'STATUS', 'CREATED', 'ENDED'],
     runs.map((it) => [it.run, it.pipeline ?? '-', it.status, it.created_at, it.ended_at ?? '-']),
   )
+  return rows + older
 }
 
 export function renderEvent({ at, task, agent, event, message, percent }: RunEvent): string {

@@ -2,10 +2,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { SubmitReply } from '../../../spec/protocol.ts'
 import type { Broker } from '../../broker/port.ts'
+import type { Approvals } from '../approvals.ts'
+import type { Artifacts } from '../artifacts.ts'
 import type { Config } from '../config.ts'
 import type { Dispatcher } from '../dispatcher.ts'
 import type { RunEvents } from '../events.ts'
 import { type Fields, HttpError, sendJson } from '../http.ts'
+import type { Records } from '../records.ts'
 import type { Runs } from '../runs.ts'
 import { refuse } from '../submission.ts'
 import type { TraceForwarder } from '../traces.ts'
@@ -19,7 +22,10 @@ export interface ControlApiOptions {
   readonly runs: Runs
   readonly views: Views
   readonly events: RunEvents
+  readonly records: Pick<Records, 'loss'>
   readonly traces: TraceForwarder
+  readonly approvals: Pick<Approvals, 'decide' | 'get' | 'list' | 'pendingOf'>
+  readonly artifacts: Pick<Artifacts, 'ofRun' | 'open'>
   readonly ready: Promise<void>
   readonly log: (message: string) => void
 }

@@ -1,6 +1,6 @@
 /** Why a task is where it is: first what its run and its job say, then its agent's queue. */
-import { type Explanation, type TaskView, TERMINAL } from '../../../spec/protocol.ts'
-import { childField, type Definition, jobField, type JobRecord, runOf } from '../run-record.ts'
+import { type ApprovalView, type Explanation, type TaskView, TERMINAL } from '../../../spec/protocol.ts'
+import { type Definition, jobField, type JobRecord, runOf } from '../run-record.ts'
 import type { Kit } from './call.ts'
 
 type Reason = Explanation['reasons'][number]
@@ -16,10 +16,12 @@ export async function explanation(kit: Kit, id: string): Promise<Explanation | n
 
 async function reasonsOf(kit: Kit, view: TaskView): Promise<readonly Reason[]> {
   if (TERMINAL.has(view.status)) return [ended(view)]
-  if (kit.dispatcher.task(view.id)?.lease != null) return await running(kit, view.id)
-  const before = await ofItsRun(kit, view.id)
-  if (before.length > 0) return before
-  return await whyWaiting(kit, view.id)
+  const asked = kit.approvals.pendingOf(view.id).map(question)
+  if (kit.dispatcher.task(view.id)?.lease == null) {
+    const before = await ofItsRun(kit, view.id)
+    if (before.length > 0) return before
+  }
+  return [...asked, ...(await whyWaiting(kit, view.id))]
 }
 
 function ended({ status, error, attempts }: TaskView): Reason {
@@ -27,33 +29,11 @@ function ended({ status, error, attempts }: TaskView): Reason {
   return { code: 'ended', message: `it ended ${status} after ${attempts} execution(s)${how}` }
 }
 
-async function running(kit: Kit, id: string): Promise<readonly Reason[]> {
-  const lease = kit.dispatcher.task(id)?.lease
-  if (lease == null) return []
-  const since = new Date(lease.since).toISOString()
-  const now: Reason = {
-    code: 'running',
-    message: `execution ${lease.epoch} runs on ${lease.replica.agent}.${lease.replica.replica} since ${since}${lease.cancel === null ? '' : '; it was told to stop'}`,
-    ref: `${lease.replica.agent}.${lease.replica.replica}`,
-  }
-  return [...(await children(kit, id)), now]
-}
-
-/** Its children that have not ended. */
-async function children(kit: Kit, id: string): Promise<readonly Reason[]> {
-  if ((kit.dispatcher.task(id)?.children ?? 0) === 0) return []
-  const record = await kit.broker.readRun(runOf(id))
-  const prefix = childField(`${id}.`)
-  const open = [...(record?.keys() ?? [])]
-    .filter((field) => field.startsWith(prefix) && !field.slice(prefix.length).includes('.'))
-    .map((field) => field.slice(childField('').length))
-    .flatMap((child) => kit.dispatcher.task(child) ?? [])
-  return open.slice(0, MAX_NAMED).map((child) => ({
-    code: 'child',
-    message: `it waits for its child ${child.id} (agent ${child.agent}, ${child.lease === null ? 'queued' : 'running'})`,
-    ref: child.id,
-  }))
-}
+const question = ({ id, message }: ApprovalView): Reason => ({
+  code: 'approval',
+  message: `it asks a person: ${message.slice(0, 200)} (\`agentctl approve ${id}\`)`,
+  ref: id,
+})
 
 /** A delayed run, or a job of a pipeline whose needs have not completed. */
 async function ofItsRun({ broker }: Kit, id: string): Promise<readonly Reason[]> {

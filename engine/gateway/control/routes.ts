@@ -1,4 +1,6 @@
 /** Every route of the control API, once: it is served from this table, checked by it, and described from it (OpenAPI). */
+import * as approvals from './approvals.ts'
+import * as artifacts from './artifacts.ts'
 import { answerJson, type Call, type Kit, type Parameter, ref, type Route, send, WAIT } from './call.ts'
 import { COMPONENTS, RUN } from './components.ts'
 import * as dlq from './dlq.ts'
@@ -168,6 +170,67 @@ const DLQ_ROUTES: readonly Route[] = [
   },
 ]
 
+const APPROVAL_ROUTES: readonly Route[] = [
+  {
+    method: 'GET',
+    path: '/v1/approvals',
+    id: 'listApprovals',
+    summary: 'Questions of tasks to people',
+    query: {
+      status: { type: 'string', enum: ['pending', 'approved', 'rejected', 'all'], default: 'pending', description: 'Default: pending.' },
+    },
+    answers: answerJson(
+      'Those of tasks that have not ended, oldest first.',
+      object({ approvals: { type: 'array', items: ref('Approval') } }),
+    ),
+    errors: [503],
+    handle: approvals.list,
+  },
+  {
+    method: 'GET',
+    path: '/v1/approvals/{approval}',
+    id: 'showApproval',
+    summary: 'One question',
+    answers: answerJson('As it stands.', ref('Approval')),
+    errors: [404, 503],
+    handle: approvals.show,
+  },
+  {
+    method: 'POST',
+    path: '/v1/approvals/{approval}',
+    id: 'decideApproval',
+    summary: 'Approve or reject; the task goes on with the answer',
+    body: {
+      ...closed({ decision: { type: 'string', enum: ['approve', 'reject'] }, comment: { type: 'string', maxLength: 2_000 } }),
+      required: ['decision'],
+    },
+    answers: answerJson('As it was decided.', ref('Approval')),
+    errors: [404, 409, 503],
+    handle: approvals.decide,
+  },
+]
+
+const ARTIFACT_ROUTES: readonly Route[] = [
+  {
+    method: 'GET',
+    path: '/v1/runs/{run}/artifacts',
+    id: 'listArtifacts',
+    summary: 'What the tasks of a run have stored',
+    answers: answerJson('Those of tasks that completed.', object({ artifacts: { type: 'array', items: ref('Artifact') } })),
+    errors: [404, 503],
+    handle: artifacts.ofRun,
+  },
+  {
+    method: 'GET',
+    path: '/v1/artifacts/{digest}',
+    id: 'artifact',
+    summary: 'The bytes of an artifact',
+    answers: { '200': { description: 'The bytes.', content: { 'application/octet-stream': { type: 'string', format: 'binary' } } } },
+    errors: [404, 503],
+    handle: artifacts.bytes,
+  },
+]
+
 const GATEWAY_ROUTES: readonly Route[] = [
   {
     method: 'GET',
@@ -217,4 +280,11 @@ const GATEWAY_ROUTES: readonly Route[] = [
   },
 ]
 
-export const ROUTES: readonly Route[] = [...RUN_ROUTES, ...TASK_ROUTES, ...DLQ_ROUTES, ...GATEWAY_ROUTES]
+export const ROUTES: readonly Route[] = [
+  ...RUN_ROUTES,
+  ...TASK_ROUTES,
+  ...DLQ_ROUTES,
+  ...APPROVAL_ROUTES,
+  ...ARTIFACT_ROUTES,
+  ...GATEWAY_ROUTES,
+]

@@ -23,7 +23,52 @@ test.each([
   ['a surplus argument', ['down', 'x'], 'too many arguments for "down"', undefined],
   ['a wrong format', ['--format', 'yaml', 'ps'], '--format expects one of text, json, got "yaml"', undefined],
   ['a profile', ['--profile', 'x', 'ps'], '--profile is not built yet', undefined],
-  ['a verb of a later version', ['dlq', 'ls', '--all'], '`agentctl dlq` is not built yet', undefined],
+  ['a verb of a later version', ['trace', 'run_1', '--all'], '`agentctl trace` is not built yet', undefined],
+  [
+    'a priority out of range',
+    ['-p', 'x', 'task', 'a', '1', '--priority', '10'],
+    '--priority expects a whole number from -9 to 9, got "10"',
+    undefined,
+  ],
+  ['a wrong delay', ['-p', 'x', 'run', 'p', '--delay', 'soon'], '--delay expects a duration like 30s, 5m or 1h30m, got "soon"', undefined],
+  ['a life of no key', ['-p', 'x', 'run', 'p', '--key-ttl', '5m'], '--key-ttl goes with --key', undefined],
+  ['no time at all', ['-p', 'x', 'task', 'a', '1', '--timeout', '0'], '--timeout expects more than 0', undefined],
+  ['work flags of a one-off container', ['run', '--agent', 'a', '--priority', '1', '--', 'ls'], '--priority, --delay', undefined],
+  [
+    'a flag of another word',
+    ['-p', 'x', 'runs', 'show', 'run_1', '--status', 'failed'],
+    '--status is for runs ls, not for runs show',
+    undefined,
+  ],
+  ['-q where nothing is listed', ['-p', 'x', 'runs', 'wait', 'run_1', '-q'], '-q is for runs ls, not for runs wait', undefined],
+  ['a status that is none', ['-p', 'x', 'runs', 'ls', '--status', 'done'], '--status expects one of queued, running, completed', undefined],
+  ['a wrong word after dlq', ['-p', 'x', 'dlq', 'dorp'], 'dlq has no "dorp"', 'Did you mean drop?'],
+  ['dlq drop of nothing', ['-p', 'x', 'dlq', 'drop'], 'dlq drop expects ids of dead letters, or --all', undefined],
+  [
+    'dlq drop of some and all',
+    ['-p', 'x', 'dlq', 'drop', 'run_1.a.0', '--all'],
+    'dlq drop expects ids of dead letters, or --all',
+    undefined,
+  ],
+  ['an input and an editor', ['-p', 'x', 'dlq', 'retry', 't', '--input', '1', '--edit'], 'give either --input or --edit', undefined],
+  [
+    'an editor without a terminal',
+    ['-p', 'x', 'dlq', 'retry', 't', '--edit'],
+    '--edit needs a terminal',
+    'Give the input with --input JSON.',
+  ],
+  ['another input that is not JSON', ['-p', 'x', 'dlq', 'retry', 't', '--input', '{'], '--input is not JSON', undefined],
+  ['a word that approvals has not', ['-p', 'x', 'approvals', 'list'], 'approvals has no "list"', undefined],
+  [
+    'artifacts get without a name',
+    ['-p', 'x', 'artifacts', 'get', 'run_1'],
+    'artifacts get expects the id of a run and the name',
+    undefined,
+  ],
+  ['a proxy to nowhere', ['-p', 'x', 'proxy'], 'proxy expects either --socket PATH or --port', undefined],
+  ['a proxy for everyone', ['-p', 'x', 'proxy', '--port', '0.0.0.0:80'], '--port takes loopback addresses alone, got "0.0.0.0"', undefined],
+  ['a proxy on no port', ['-p', 'x', 'proxy', '--port', '99999'], '--port expects PORT or ADDRESS:PORT, got "99999"', undefined],
+  ['a token for a socket', ['-p', 'x', 'proxy', '--socket', 's', '--token-file', 't'], '--token-file goes with --port', undefined],
   ['a one-off container without a command', ['run', '--agent', 'coder'], 'run --agent expects a command after --', undefined],
   ['a one-off container with inputs', ['run', '--agent', 'a', '--input', 'k=v', '--', 'ls'], '--input is for pipelines', undefined],
   ['a wrong scale', ['-p', 'x', 'scale', 'coder'], 'expected AGENT=COUNT like "coder=3", got "coder"', undefined],
@@ -55,7 +100,7 @@ test('no arguments: the help, on stderr, exit 2; --help: on stdout, exit 0', asy
   const help = await agentctl(['--help'])
   expect([help.code, help.stderr]).toEqual([0, ''])
   for (const verb of VERB_NAMES) expect(help.stdout).toMatch(new RegExp(`^  ${verb}\\b`, 'm'))
-  expect(help.stdout).not.toMatch(/^ {2}dlq/m)
+  expect(help.stdout).not.toMatch(/^ {2}trace/m)
 })
 
 test.each(VERB_NAMES.map((verb) => [verb]))('%s --help has a summary and an example', async (verb) => {
