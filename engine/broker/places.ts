@@ -8,6 +8,7 @@ type Places = Pick<
   | 'delayed'
   | 'lengths'
   | 'position'
+  | 'seize'
   | 'promote'
   | 'order'
   | 'setRate'
@@ -32,6 +33,15 @@ export interface PlacesOptions {
 }
 
 const CHUNK = 500
+/** Its end follows at once; should it not, the look at the locks puts it back. */
+const SEIZED_MS = 60_000
+/** From wherever it waits to active, locked. Sent again after a reconnect: it has it already. */
+const SEIZE = `
+if redis.call('GET', KEYS[5]) == ARGV[2] then return 1 end
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) + redis.call('ZREM', KEYS[2], ARGV[1]) + redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return 0 end
+redis.call('LPUSH', KEYS[4], ARGV[1])
+redis.call('SET', KEYS[5], ARGV[2], 'PX', ARGV[3])
+return 1`
 /** BullMQ's score of a delayed job: ms × 4096, plus a number for those of the same ms. */
 const PER_MS = 0x1000
 /**
@@ -106,8 +116,8 @@ export function places({ client, replies, scripts, key }: PlacesOptions): Places
         client.pipeline().lrange(key(queue, 'wait'), 0, -1).zrange(key(queue, 'prioritized'), '0', '-1'),
       )) as [string[], string[]]
       const ids = [...arrival, ...priority]
-      const rows = await fields(refs(queue, ids), 'data')
-      return ids.map((id, index) => ({ id, data: rows[index]?.[0] ?? '' }))
+      const rows = await fields(refs(queue, ids), 'data', 'ats')
+      return ids.map((id, index) => ({ id, data: rows[index]?.[0] ?? '', epoch: Number(rows[index]?.[1] ?? 0) }))
     },
     async delayed(queue) {
       const found = await client.zrange(key(queue, 'delayed'), '0', '-1', 'WITHSCORES')
@@ -141,6 +151,10 @@ export function places({ client, replies, scripts, key }: PlacesOptions): Places
         client.pipeline().llen(key(queue, 'wait')).lpos(key(queue, 'wait'), id, 'RANK', -1).zrank(key(queue, 'prioritized'), id),
       )) as [number, number | null, number | null]
       return at !== null ? length - 1 - at : above !== null ? length + above : null
+    },
+    async seize(queue, id, token) {
+      const keys = ['wait', 'prioritized', 'delayed', 'active', `${id}:lock`].map((name) => key(queue, name))
+      return (await client.eval(SEIZE, keys.length, ...keys, id, token, SEIZED_MS)) === 1
     },
     async promote(tasks) {
       for (const [queue, part] of Map.groupBy(tasks, (task) => task.queue))

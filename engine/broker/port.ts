@@ -26,6 +26,8 @@ export interface Execution {
   readonly data: string
 }
 export interface ActiveTask extends Execution {
+  /** Unix ms at which it was fetched. */
+  readonly since: number
   /** The lock's token; null: it expired. */ readonly holder: string | null
 }
 
@@ -161,7 +163,7 @@ export interface Broker extends TaskStore {
   read(tasks: readonly TaskRef[]): Promise<readonly (TaskState | null)[]>
   active(queue: string): Promise<readonly ActiveTask[]>
   /** In line now, whether by arrival or by priority; without delayed and held ones. */
-  waiting(queue: string): Promise<readonly { readonly id: string; readonly data: string }[]>
+  waiting(queue: string): Promise<readonly { readonly id: string; readonly data: string; readonly epoch: number }[]>
   /** Earliest first, held ones at the end in the order in which they were added. */
   delayed(queue: string): Promise<readonly DelayedTask[]>
   lengths(queues: readonly string[]): Promise<readonly QueueLengths[]>

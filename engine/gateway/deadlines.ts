@@ -45,7 +45,7 @@ function running(task: Task, limits: Timeouts): readonly Timed[] {
   // A lease that is to stop already ends by its own grace.
   if (lease !== null && lease.cancel !== null) return all
   add('schedule_to_close', created, limits.schedule_to_close_ms)
-  if (lease === null && task.started !== true) add('schedule_to_start', created, limits.schedule_to_start_ms)
+  if (lease === null && (task.epoch ?? 0) === 0 && task.retry !== true) add('schedule_to_start', created, limits.schedule_to_start_ms)
   if (lease !== null) {
     add('start_to_close', lease.since, limits.start_to_close_ms)
     // A child that works is a sign of its parent's work; its end is the last one.
@@ -83,6 +83,8 @@ export interface DeadlinesOptions {
   readonly limits: (task: Task) => Timeouts | null
   /** The expiry stands until the task or its lease changes: it is told once for each look. */
   readonly expired: (task: Task, expiry: Expiry) => void
+  /** Nobody can tell an end now. */
+  readonly paused: () => boolean
 }
 
 export class Deadlines {
@@ -139,7 +141,7 @@ export class Deadlines {
 
   #look(): void {
     const now = Date.now()
-    if (now < this.#notBefore) return
+    if (now < this.#notBefore || this.#options.paused()) return
     const until = Math.floor(now / TICK_MS)
     const due: Task[] = []
     // After a long stop of this process, or with few tasks, the ticks in between are more than the buckets.

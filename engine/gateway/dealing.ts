@@ -2,22 +2,34 @@
 import type { Execution } from '../broker/port.ts'
 import type { Queue, Waiter } from './book.ts'
 import type { Dealer, Desk } from './desk.ts'
+import type { Limits } from './limits.ts'
 import type { Session } from './replicas.ts'
-import type { Lease } from './work.ts'
+import { isInLine, type Lease, type Task } from './work.ts'
 
 export class Dealing implements Dealer {
   readonly #desk: Desk
+  readonly #limits: Limits
+  /** Queues that wait for the end of their rate's window. */
+  readonly #limited = new Map<Queue, NodeJS.Timeout>()
+  /** Which queue is the next to be given a place of the project. */
+  #turn = 0
+  #goingRound = false
+  /** A task is delayed: whoever keeps the time. */
+  readonly #later: (task: Task, delay_ms: number) => void
   /** A lease that is not to be worked on goes back. */
   readonly #give: (lease: Lease) => void
 
-  constructor(desk: Desk, give: (lease: Lease) => void) {
+  constructor(desk: Desk, limits: Limits, give: (lease: Lease) => void, later: (task: Task, delay_ms: number) => void) {
     this.#desk = desk
+    this.#limits = limits
     this.#give = give
+    this.#later = later
   }
 
   /** Until there is something to say or the time is over. */
   wait(session: Session, want: number, ms: number, signal: AbortSignal): Promise<readonly Lease[]> {
-    const { waiters } = this.#desk.book.queue(session.replica.agent)
+    const queue = this.#desk.book.queue(session.replica.agent)
+    const { waiters } = queue
     return new Promise((resolve) => {
       let isOver = false
       const answer = (leases: readonly Lease[]): void => {
@@ -39,7 +51,14 @@ export class Dealing implements Dealer {
       const timer = setTimeout(gone, ms)
       signal.addEventListener('abort', gone, { once: true })
       if (signal.aborted || session.dead || this.#desk.closing) gone()
-      else waiters.push(waiter)
+      else {
+        waiters.push(waiter)
+        // Left by a limit: nothing else would ask again.
+        if (want > 0 && queue.waiting > queue.fetching) {
+          this.#isRateLimited(queue)
+          this.goRound()
+        }
+      }
     })
   }
 
@@ -58,14 +77,21 @@ export class Dealing implements Dealer {
 
   /** Evenly: with three idle replicas and three tasks, each gets one. */
   deal(queue: Queue): void {
+    this.#deal(queue, Number.POSITIVE_INFINITY)
+  }
+
+  /** How many fetches are on their way. */
+  #deal(queue: Queue, most: number): number {
     const { book, broker, log } = this.#desk
-    let left = queue.waiting - queue.fetching
-    if (left <= 0 || queue.waiters.length === 0 || !broker.connected) return
+    let left = Math.min(queue.waiting - queue.fetching, most)
+    if (left <= 0 || queue.waiters.length === 0 || !broker.connected || this.#isRateLimited(queue)) return 0
+    left = Math.min(left, this.#limits.room(queue))
+    const all = left
     const eligible = queue.waiters.filter((it) => it.want > 0 && book.capacity(it.session.replica) > 0)
     const share = Math.max(1, Math.ceil(left / Math.max(1, eligible.length)))
     for (const waiter of eligible) {
       const count = Math.min(share, left, waiter.want, book.capacity(waiter.session.replica))
-      if (left <= 0) return
+      if (left <= 0) break
       if (count <= 0) continue
       left -= count
       queue.waiters.splice(queue.waiters.indexOf(waiter), 1)
@@ -80,13 +106,59 @@ export class Dealing implements Dealer {
         },
       )
     }
+    return all - Math.max(0, left)
+  }
+
+  /** The project's free places, one after the other to each queue that can use one. */
+  goRound(): void {
+    if (this.#limits.project === null || this.#goingRound) return
+    this.#goingRound = true
+    queueMicrotask(() => {
+      this.#goingRound = false
+      const queues = [...this.#desk.book.queues.values()]
+      // So many queues in a row had no use for one.
+      for (let idle = 0; idle < queues.length && this.#limits.projectRoom > 0; ) {
+        const queue = queues[this.#turn++ % queues.length]
+        idle = queue !== undefined && this.#deal(queue, 1) > 0 ? 0 : idle + 1
+      }
+    })
+  }
+
+  /** Until its window is over; then it is dealt. */
+  #isRateLimited(queue: Queue): boolean {
+    const until = this.#desk.broker.limitedUntil(queue.name)
+    const left = until === 0 ? 0 : until - Date.now()
+    if (left <= 0) return false
+    if (!this.#limited.has(queue)) {
+      const timer = setTimeout(() => {
+        this.#limited.delete(queue)
+        this.deal(queue)
+      }, left + 1)
+      this.#limited.set(queue, timer)
+    }
+    return true
+  }
+
+  later(task: Task, delay_ms: number): void {
+    this.#later(task, delay_ms)
+  }
+
+  left(task: Task): void {
+    if (!isInLine(task)) return
+    const queue = this.#desk.book.queue(task.agent)
+    queue.waiting = Math.max(0, queue.waiting - 1)
+  }
+
+  close(): void {
+    for (const timer of this.#limited.values()) clearTimeout(timer)
   }
 
   async take(session: Session, count: number): Promise<Lease[]> {
     const { book, broker, closing } = this.#desk
     const queue = book.queue(session.replica.agent)
-    const tries = Math.min(count, queue.waiting - queue.fetching)
-    if (tries <= 0 || session.dead || closing || !broker.connected) return []
+    if (session.dead || closing || !broker.connected || this.#isRateLimited(queue)) return []
+    const tries = Math.min(count, queue.waiting - queue.fetching, this.#limits.room(queue))
+    if (tries <= 0) return []
     queue.fetching += tries
     session.replica.fetching += tries
     const one = async (): Promise<Lease | null> => {
@@ -97,7 +169,7 @@ export class Dealing implements Dealer {
         queue.fetching -= 1
         session.replica.fetching -= 1
       }
-      if (execution === null) queue.waiting = 0
+      if (execution === null && !this.#isRateLimited(queue)) queue.waiting = 0
       return execution === null ? null : this.register(session, queue, execution)
     }
     const results = await Promise.allSettled(Array.from({ length: tries }, one))
@@ -108,7 +180,9 @@ export class Dealing implements Dealer {
   }
 
   register(session: Session, queue: Queue, execution: Execution): Lease | null {
-    queue.waiting = Math.max(0, queue.waiting - 1)
+    const known = this.#desk.book.tasks.get(execution.id)
+    // A delayed one that was due a moment before our timer was not counted yet.
+    if (known?.due === undefined) queue.waiting = Math.max(0, queue.waiting - 1)
     const lease = this.#desk.book.hold(session, queue, execution)
     // A closing gateway leaves it to the next one, which finds the lock.
     if (lease === null || this.#desk.closing) return null
@@ -117,10 +191,13 @@ export class Dealing implements Dealer {
       this.#give(lease)
       return null
     }
-    if (session.dead) {
+    if (session.dead || session.replica.stalled !== null) {
       this.#give(lease)
       return null
     }
+    // Held open for long while it had nothing to do; from now on it must be heard.
+    if (session.leases.size === 1) session.heard = Math.max(session.heard, Date.now())
+    this.#desk.deadlines.watch(lease.task)
     this.#desk.events.add(lease.task, 'leased')
     return lease
   }

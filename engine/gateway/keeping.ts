@@ -4,6 +4,7 @@ import type { ActiveTask, Execution, TaskRef } from '../broker/port.ts'
 import type { Queue } from './book.ts'
 import type { Dealer, Desk } from './desk.ts'
 import { parseHolder, type Session } from './replicas.ts'
+import type { Schedule } from './schedule.ts'
 import type { Settling } from './settling.ts'
 import { decodeTask, type Lease, type Task } from './work.ts'
 
@@ -15,16 +16,21 @@ const DIFFERED = 3
 /** An agent that was told to stop and does not settle: the task ends without it. The runtime needs 5 s for SIGTERM, then SIGKILL. */
 const CANCEL_GRACE_MS = 10_000
 
+/** Agents that could not be heard tell their ends before deadlines that passed meanwhile are looked at: they connect again within a second. */
+const SPARE_MS = 3_000
+
 export class Keeping {
   readonly #desk: Desk
   readonly #dealer: Dealer
   readonly #settling: Settling
+  readonly #schedule: Schedule
   readonly #timers: readonly NodeJS.Timeout[]
 
-  constructor(desk: Desk, dealer: Dealer, settling: Settling) {
+  constructor(desk: Desk, dealer: Dealer, settling: Settling, schedule: Schedule) {
     this.#desk = desk
     this.#dealer = dealer
     this.#settling = settling
+    this.#schedule = schedule
     this.#timers = [
       setInterval(() => {
         if (!this.#isIdle) desk.book.turnPage()
@@ -38,11 +44,12 @@ export class Keeping {
   async adopt(names: Iterable<string>): Promise<readonly Task[]> {
     const { book, broker, replicas } = this.#desk
     book.clear()
+    this.#schedule.clear()
     const orphans: (TaskRef & { readonly holder: string | null })[] = []
     const held: { readonly queue: Queue; readonly session: Session; readonly active: Execution }[] = []
     const track = (id: string, name: string, data: string): void => {
       const task = decodeTask(id, name, data)
-      if (task !== null) book.tasks.set(id, task)
+      if (task !== null) book.put(task)
     }
     for (const name of names) {
       const queue = book.queue(name)
@@ -55,11 +62,13 @@ export class Keeping {
         if (holder === null || holder.identity.agent !== name) orphans.push({ queue: name, id: active.id, holder: active.holder })
         else held.push({ queue, session: replicas.adopt(holder.identity, holder.session), active })
       }
+      await this.#schedule.adopt(name, track)
     }
     for (const { parent } of book.tasks.values()) {
       const above = parent === null ? undefined : book.tasks.get(parent)
       if (above !== undefined) above.children += 1
     }
+    this.#schedule.adopted()
     for (const { queue, session, active } of held) {
       const lease = book.hold(session, queue, active)
       if (lease === null) continue
@@ -68,6 +77,8 @@ export class Keeping {
       if (session.dead) void this.#settling.give(lease, true)
     }
     for (const { queue, id, holder } of orphans) if (await broker.requeue(queue, id, holder)) book.queue(queue).waiting += 1
+    for (const task of book.tasks.values()) this.#desk.deadlines.watch(task)
+    this.#desk.deadlines.spare(SPARE_MS)
     this.#desk.adopted = true
     return [...book.tasks.values()]
   }
@@ -75,6 +86,7 @@ export class Keeping {
   /** After a reconnect: locks first, then what was locked for a session while the answer was lost. */
   async resync(): Promise<void> {
     if (!this.#desk.adopted) return
+    this.#desk.deadlines.spare(SPARE_MS)
     await this.#extend()
     await this.#look()
     for (const queue of this.#desk.book.queues.values()) await this.#sweep(queue)
@@ -115,9 +127,10 @@ export class Keeping {
     if (this.#isIdle) return
     const { book, broker } = this.#desk
     const now = Date.now()
+    this.#desk.audit.look(now)
     for (const lease of [...book.leases.values()]) {
       if (lease.settling !== null) continue
-      if (lease.cancel !== null && now - lease.cancel.at > CANCEL_GRACE_MS) void this.#settling.give(lease, false)
+      if (lease.cancel !== null && now - lease.cancel.at > CANCEL_GRACE_MS) this.#unheard(lease)
       else if (lease.session.id === '' && now - lease.heard > LEASE_MS) void this.#settling.give(lease, true)
     }
     const queues = [...book.queues.values()]
@@ -130,6 +143,13 @@ export class Keeping {
       if (queue.differed >= DIFFERED) void this.#sweep(queue).catch(() => {})
       this.#dealer.deal(queue)
     })
+  }
+
+  /** It was told to stop, and has not. What was silent before is not worth more work. */
+  #unheard(lease: Lease): void {
+    const why = lease.cancel?.why ?? null
+    if (why?.kind === 'heartbeat') this.#settling.replace(lease, why.error.message)
+    void this.#settling.give(lease, false)
   }
 
   /** Finds tasks that are locked for a session (or for nobody) without a lease here: a fetch whose answer was lost. */

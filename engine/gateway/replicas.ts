@@ -1,13 +1,21 @@
 /** Who is there: replicas, their sessions and sockets, and when a session is dead. */
 import type { Socket } from 'node:net'
-import { LEASE_MS, type ReplicaView, SESSION_SILENCE_MS } from '../../spec/protocol.ts'
+import { LEASE_MS, MAX_WAIT_MS, type ReplicaView, SESSION_SILENCE_MS } from '../../spec/protocol.ts'
 import type { Identity } from '../tokens.ts'
 import { HttpError } from './http.ts'
 import type { Lease } from './work.ts'
 
 /** After the last socket of a session closed: time to open another. */
-const REOPEN_MS = 200
+const REOPEN_MS = 100
 const LOOK_MS = 500
+/** From the answer to an idle session to its next request, however slow its machine is. */
+const IDLE_SLACK_MS = 4_000
+/**
+ * How long the request of an idle session is held: all of them together make some 160 requests a second, and a single one is missed
+ * within seconds.
+ */
+const HOLD_PER_SESSION_MS = 6
+const MIN_HOLD_MS = 1_000
 /** After a gateway's start, for the sessions of the one before. */
 export const GRACE_MS = 10_000
 
@@ -24,6 +32,8 @@ export interface Replica {
   /** Of their bodies. */
   bytes: number
   session: Session | null
+  /** Its process is to be replaced: it gets no more work until it has another session. */
+  stalled: { readonly session: string; readonly why: string } | null
   /** The session before: a late request of it must not end the present one. */
   replaced: string | null
   /** Its holder without a session (curl); made at the first request of that kind. */
@@ -41,12 +51,20 @@ export interface Session {
   readonly undelivered: Set<Lease>
   /** Handed out on a socket on which nothing came since: the answer may have been lost. */
   readonly unconfirmed: Map<Socket, readonly Lease[]>
-  /** Unix ms of the last request; in the future: the grace of an adopted one. */
+  /** Unix ms of the last request, or since when it must be heard; in the future: the grace of an adopted one. */
   heard: number
+  /** Unix ms of the last request. */
+  asked: number
+  /** While it holds nothing: its request is held for so long. */
+  hold: number
   /** It has made a request to this gateway. */
   seen: boolean
   dead: boolean
 }
+
+/** A session that holds nothing is heard only when its request is over. */
+const silence = ({ leases, undelivered, hold }: Session): number =>
+  leases.size === 0 && undelivered.size === 0 ? Math.max(SESSION_SILENCE_MS, hold + IDLE_SLACK_MS) : SESSION_SILENCE_MS
 
 export type Death = 'closed' | 'silent' | 'replaced' | 'absent'
 
@@ -87,6 +105,7 @@ export class Replicas {
       requests: 0,
       bytes: 0,
       session: null,
+      stalled: null,
       replaced: null,
       sessionless: null,
     }
@@ -104,7 +123,8 @@ export class Replicas {
         'One runtime per replica.',
       )
     const session = this.#session(replica, id, true)
-    session.heard = Date.now()
+    session.asked = Date.now()
+    session.heard = session.asked
     session.unconfirmed.delete(socket)
     if (id !== '' && !session.sockets.has(socket)) this.#attach(session, socket)
     if (!session.seen) {
@@ -133,9 +153,13 @@ export class Replicas {
       undelivered: new Set(),
       unconfirmed: new Map(),
       heard: 0,
+      asked: 0,
+      hold: 0,
       seen: false,
       dead: false,
     }
+    // What was stalled is gone.
+    if (replica.stalled !== null && replica.stalled.session !== id && id !== '') replica.stalled = null
     if (id === '') replica.sessionless = made
     else if (current === null || replace) {
       replica.session = made
@@ -174,7 +198,7 @@ export class Replicas {
       if (session === null) continue
       // The gateway itself stood still (suspended, stopped): nobody could be heard.
       if (late) session.heard = Math.max(session.heard, now)
-      else if (now - session.heard > SESSION_SILENCE_MS) this.#end(session, session.seen ? 'silent' : 'absent')
+      else if (now - session.heard > silence(session)) this.#end(session, session.seen ? 'silent' : 'absent')
     }
   }
 
@@ -186,17 +210,40 @@ export class Replicas {
     for (const watcher of this.#watchers) watcher()
   }
 
+  /** Its process makes no progress: nothing more is given to it, and who looks at `views` replaces it. */
+  stall({ id, replica }: Session, why: string): void {
+    replica.stalled = { session: id, why }
+  }
+
   connected(agent: string, replica: number): boolean {
     const known = this.#replicas.get(`${agent}.${replica}`)
     if (known === undefined) return false
     return known.session?.seen === true || (known.sessionless?.seen === true && Date.now() - known.sessionless.heard <= LEASE_MS)
   }
 
+  /** For the request of a session that holds nothing and leaves the time to us. */
+  get hold_ms(): number {
+    return Math.min(MAX_WAIT_MS, Math.max(MIN_HOLD_MS, HOLD_PER_SESSION_MS * this.#replicas.size))
+  }
+
   views(): readonly ReplicaView[] {
     return [...this.#replicas.values()]
-      .map((it) => ({ agent: it.agent, replica: it.replica, connected: this.connected(it.agent, it.replica), tasks: it.leases.size }))
+      .map((it) => ({
+        agent: it.agent,
+        replica: it.replica,
+        connected: this.connected(it.agent, it.replica),
+        tasks: it.leases.size,
+        ...(it.stalled === null ? {} : { stalled: it.stalled.why }),
+      }))
       .filter((it) => it.connected || it.tasks > 0)
       .sort((a, b) => (a.agent === b.agent ? a.replica - b.replica : a.agent < b.agent ? -1 : 1))
+  }
+
+  /** Connected ones of an agent. */
+  count(agent: string): number {
+    let count = 0
+    for (const it of this.#replicas.values()) if (it.agent === agent && this.connected(agent, it.replica)) count += 1
+    return count
   }
 
   all(): Iterable<Replica> {

@@ -22,17 +22,25 @@ export interface Task {
   /** -9 to 9, higher first; absent: 0. */
   readonly priority?: number
   /** Value of the agent's `concurrency.key`, as text; absent: none. */
-  readonly key?: string
+  key?: string
   /** Of the run, over those of the agent. */
   readonly timeouts?: RunTimeouts
-  /** It was executed before, so `schedule_to_start` is met. */
-  started?: boolean
-  /** Of its last execution that this gateway knows; absent: none. */
+  /** Delayed until then: Unix ms. */
+  due?: number | undefined
+  /** It was executed before, and `due` is the pause until its next try. */
+  retry?: boolean
+  /** Not in line: the turn of its key has not come. */
+  held?: boolean
+  /** Of its last execution; absent: none. */
   epoch?: number
   /** Unfinished children and open questions: while there are any, the task is parked and holds no slot. */
   children: number
   lease: Lease | null
 }
+
+export const isParked = ({ children }: Task): boolean => children > 0
+/** In its queue's line, as far as the gateway knows. */
+export const isInLine = ({ lease, due, held }: Task): boolean => lease === null && due === undefined && held !== true
 
 export interface Lease {
   readonly token: string
