@@ -9,7 +9,7 @@ import type { ArtifactView, WorkStatus } from '../../spec/protocol.ts'
 import type { Broker, TaskRef } from '../broker/port.ts'
 import { Manifests } from './artifact-manifests.ts'
 import { ArtifactStore, type Blob, DiskShort } from './artifact-store.ts'
-import { HttpError } from './http.ts'
+import type { HttpError } from './http.ts'
 import { refuse } from './submission.ts'
 import type { Lease, Task } from './work.ts'
 

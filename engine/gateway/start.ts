@@ -120,7 +120,12 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     unpark: (task) => dispatcher.unpark(task),
   })
   const journals = new Journals(broker, log)
-  const views = new Views(broker, () => dispatcher, archive)
+  const views = new Views(
+    broker,
+    () => dispatcher,
+    archive,
+    (run, task) => artifacts.ofTask(run, task),
+  )
   const abort = new AbortController()
   const besideTasks = async (): Promise<void> => {
     await approvals.recover()

@@ -1,5 +1,5 @@
 /** Runs and tasks as everyone sees them: read from the broker or, when it has forgotten them, from the archive, with what is running now from the dispatcher. */
-import type { Json, JobView, RunSummary, RunView, TaskView, WorkError, WorkStatus, WorkTimes } from '../../spec/protocol.ts'
+import type { ArtifactView, Json, JobView, RunSummary, RunView, TaskView, WorkError, WorkStatus, WorkTimes } from '../../spec/protocol.ts'
 import type { Broker, TaskRef, TaskState } from '../broker/port.ts'
 import { lastJobs, worst } from '../pipeline.ts'
 import { traceIdOf } from '../telemetry/traceparent.ts'
@@ -22,8 +22,15 @@ export class Views {
   readonly #broker: Broker
   readonly #dispatcher: () => Dispatcher
   readonly #archive: Archive | null
+  readonly #artifacts: (run: string, task: string) => Promise<readonly ArtifactView[]>
 
-  constructor(broker: Broker, dispatcher: () => Dispatcher, archive: Archive | null = null) {
+  constructor(
+    broker: Broker,
+    dispatcher: () => Dispatcher,
+    archive: Archive | null = null,
+    artifacts: (run: string, task: string) => Promise<readonly ArtifactView[]> = async () => [],
+  ) {
+    this.#artifacts = artifacts
     this.#broker = broker
     this.#dispatcher = dispatcher
     this.#archive = archive
@@ -65,6 +72,13 @@ export class Views {
   }
 
   async task(id: string): Promise<TaskView | null> {
+    const view = await this.#task(id)
+    if (view?.status !== 'completed') return view
+    const artifacts = await this.#artifacts(runOf(id), id)
+    return artifacts.length === 0 ? view : { ...view, artifacts }
+  }
+
+  async #task(id: string): Promise<TaskView | null> {
     const run = runOf(id)
     const agent = await this.agentOf(id)
     const [state] = agent === null ? [] : await this.#broker.read([{ queue: agent, id }])
@@ -75,7 +89,8 @@ export class Views {
       const then = archived === null ? null : agentIn(id, archived.record.get(childField(id)), archived.record.get('def'))
       const was = archived?.tasks.get(id)?.state ?? null
       if (then !== null && was !== null) return this.#taskView(id, then, was)
-      if (then !== null) return { id, agent: then, type: 'task', status: 'cancelled', attempts: 0, result: null, error: null, trace_id: null }
+      if (then !== null)
+        return { id, agent: then, type: 'task', status: 'cancelled', attempts: 0, result: null, error: null, trace_id: null }
     }
     if (agent === null) return null
     const [fields] = await this.#broker.readRunFields([run], ['status'])
@@ -120,7 +135,8 @@ export class Views {
       const result: Json = job.foreach === null ? (tasks[0]?.result ?? null) : tasks.map((task) => task.result)
       results.set(job.id, result)
       const delegated = children.get(job.id) ?? 0
-      if (name === null && lost !== null) jobs.push({ id: job.id, agent: job.agent, status: 'failed', attempts: 0, result: null, error: lost })
+      if (name === null && lost !== null)
+        jobs.push({ id: job.id, agent: job.agent, status: 'failed', attempts: 0, result: null, error: lost })
       else if (name === null) jobs.push(...tasks.map((task) => ({ ...task, agent: job.agent })))
       else {
         const phase = jobStatus(recorded, tasks, status)
