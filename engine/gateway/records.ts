@@ -2,7 +2,7 @@
  * What of runs outlives them, and what outlives the broker: archive, witness, retention, and the looks at how full everything is. With
  * no folder to write to, all stays in the broker and a loss of its data cannot be told.
  */
-import { access, constants } from 'node:fs/promises'
+import { access, constants, mkdir } from 'node:fs/promises'
 import type { Agent } from '../../spec/model.ts'
 import type { Broker } from '../broker/port.ts'
 import { Admission, LOOK_MS } from './admission.ts'
@@ -64,6 +64,7 @@ export class Records {
 
   static async open(options: RecordsOptions): Promise<Records> {
     const { stateDir, log, limits } = options
+    await mkdir(stateDir, { mode: 0o700 }).catch(() => {})
     const writable = await access(stateDir, constants.W_OK).then(
       () => true,
       () => false,
