@@ -92,7 +92,7 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
       const [{ openControl }, { requireProject }] = await Promise.all([import('../control.ts'), import('./existing.ts')])
       const record = await requireProject(await verbs(), project)
       const control = await openControl(await runtime(), project, signal)
-      closers.push(control.close)
+      closers.push(() => control.close())
       return { control, record }
     },
     close: () => {
