@@ -1,5 +1,7 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { afterAll, expect, test } from 'vitest'
 import { type Installed, installTarball, npmOf, packTarball, sh } from '../support/tarball.ts'
 
@@ -40,6 +42,8 @@ test('the tarball holds what runs, and no TypeScript that Node would have to str
       'agentfile.schema.json',
       'dist/engine/cli/main.js',
       'dist/agents/context.d.ts',
+      'dist/engine/client/index.js',
+      'dist/engine/client/index.d.ts',
       'dist/image/agent.mjs',
       'dist/image/gateway.mjs',
       'dist/image/egress.mjs',
@@ -97,22 +101,66 @@ test('a handler type-checks against the installed package', async () => {
     join(dir, 'handler.ts'),
     "import type { Context } from '@agentctl/cli/agent'\n\nexport default async (input: { text: string }, ctx: Context): Promise<number> => {\n  ctx.signal.throwIfAborted()\n  return input.text.length\n}\n",
   )
-  const args = [
-    '--noEmit',
-    '--strict',
-    '--module',
-    'nodenext',
-    '--target',
-    'es2024',
-    '--types',
-    'node',
-    '--typeRoots',
-    join(process.cwd(), 'node_modules/@types'),
-    'handler.ts',
-  ]
-  const checked = await sh(process.execPath, [join(process.cwd(), 'node_modules/typescript/bin/tsc'), ...args], { cwd: dir })
+  const checked = await typeCheck(dir, 'handler.ts')
   expect(checked, checked.stdout).toMatchObject({ code: 0 })
 })
+
+const APPLICATION = `import { AgentctlError, connect, type ControlClient, type RunView, type SubmitRequest } from '@agentctl/cli/client'
+
+const [socket = ''] = process.argv.slice(2)
+const work: SubmitRequest = { agent: 'coder', type: 'task', tasks: [{ command: 'ls' }], priority: 3, dedup_key: 'once' }
+const client: ControlClient = connect({ socket, retry_ms: 0 })
+try {
+  const { run } = await client.submit(work)
+  const seen: string[] = []
+  for await (const event of client.events(run, { follow: true })) seen.push(event.event)
+  const view: RunView = await client.wait(run)
+  console.log(JSON.stringify({ run, seen, status: view.status }))
+  await client.run('run_nothing')
+} catch (error) {
+  if (!(error instanceof AgentctlError)) throw error
+  console.log(error.code)
+} finally {
+  client.close()
+}
+`
+
+test('an application type-checks and runs against the installed client', async () => {
+  const { dir } = await installation(11)
+  writeFileSync(join(dir, 'application.mts'), APPLICATION)
+  const checked = await typeCheck(dir, 'application.mts')
+  expect(checked, checked.stdout).toMatchObject({ code: 0 })
+
+  const bodies: string[] = []
+  const server = createServer(async (request, response) => {
+    if (request.method === 'POST') {
+      bodies.push(await text(request))
+      response.end('{"run":"run_1"}')
+    } else if (request.url?.startsWith('/v1/runs/run_1/events')) {
+      response.end('{"id":"a.0","at":"2026-01-01T00:00:00.000Z","task":"run_1.task.0","agent":"coder","event":"completed"}\n')
+    } else if (request.url?.startsWith('/v1/runs/run_1')) response.end('{"run":"run_1","status":"completed"}')
+    else response.writeHead(404).end('{"error":{"code":"AG6001","message":"there is no run"}}')
+  })
+  const socket = join(dir, 'control.sock')
+  await new Promise<void>((resolve) => server.listen(socket, resolve))
+  try {
+    const ran = await sh(process.execPath, ['application.mts', socket], { cwd: dir })
+    expect(ran, ran.stderr).toMatchObject({ code: 0 })
+    const [first = '', second] = ran.stdout.trim().split('\n')
+    expect([JSON.parse(first), second]).toEqual([{ run: 'run_1', seen: ['completed'], status: 'completed' }, 'AG6001'])
+    expect(JSON.parse(bodies[0] ?? '')).toMatchObject({ id: expect.stringMatching(/^run_[0-9A-Z]{26}$/), agent: 'coder', priority: 3 })
+  } finally {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  }
+})
+
+/** As a project of somebody's own, without our configuration; types of packages are checked too. */
+const typeCheck = (dir: string, file: string): ReturnType<typeof sh> => {
+  const types = join(process.cwd(), 'node_modules/@types')
+  const flags = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2024', '--types', 'node', '--typeRoots', types, file]
+  return sh(process.execPath, [join(process.cwd(), 'node_modules/typescript/bin/tsc'), ...flags], { cwd: dir })
+}
 
 async function whyNoNpm(major: 11 | 12): Promise<string | undefined> {
   try {
