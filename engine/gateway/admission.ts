@@ -148,7 +148,8 @@ export class Admission {
     const look = this.#look
     if (look === null) return null
     const { used, max, free, minFree } = look
-    if (free < minFree) return { kind: 'room', message: `the disk of the state volume has ${mib(free)} free; work is taken from ${mib(minFree)} on` }
+    if (free < minFree)
+      return { kind: 'room', message: `the disk of the state volume has ${mib(free)} free; work is taken from ${mib(minFree)} on` }
     if (max === 0) return null
     const floor = MEMORY_SHARE * max
     const room = floor - used - this.#since - this.#before - END_BYTES * this.#options.allUnfinished()

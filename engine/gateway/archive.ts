@@ -270,7 +270,8 @@ async function* lines(source: ArchiveSource, counts: { tasks: number; broker_byt
   for await (const task of source.tasks) {
     counts.tasks += 1
     const { state } = task
-    counts.broker_bytes += TASK_BYTES + (state === null ? 0 : state.data.length + (state.result?.length ?? 0) + (state.failure?.length ?? 0))
+    counts.broker_bytes +=
+      TASK_BYTES + (state === null ? 0 : state.data.length + (state.result?.length ?? 0) + (state.failure?.length ?? 0))
     yield line({ t: 'task', ...task })
   }
   for (const event of source.events) {

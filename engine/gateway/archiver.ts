@@ -49,7 +49,9 @@ export class Archiver {
         pause = 500
       } catch (error) {
         if (signal.aborted) return
-        this.#options.log(`archive: run ${run}: ${error instanceof Error ? error.message : String(error)}; it stays in the broker and is tried again`)
+        this.#options.log(
+          `archive: run ${run}: ${error instanceof Error ? error.message : String(error)}; it stays in the broker and is tried again`,
+        )
         await sleep(pause, undefined, { signal, ref: false }).catch(() => {})
         pause = Math.min(2 * pause, MAX_PAUSE_MS)
       }

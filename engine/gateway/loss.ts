@@ -91,16 +91,10 @@ async function missing(broker: Broker, witness: Witness): Promise<readonly Gone[
   return gone
 }
 
-async function keep(
-  run: Gone,
-  kind: Loss['kind'],
-  range: string,
-  now: number,
-  archive: Archive | null,
-  witness: Witness,
-): Promise<void> {
+async function keep(run: Gone, kind: Loss['kind'], range: string, now: number, archive: Archive | null, witness: Witness): Promise<void> {
   const what = kind === 'volume' ? "the broker's volume was lost" : "the end of the broker's log was lost"
-  const when = run.ended === undefined ? '' : `; it had ended ${run.status} at ${new Date(run.ended).toISOString()}, and its results are gone`
+  const when =
+    run.ended === undefined ? '' : `; it had ended ${run.status} at ${new Date(run.ended).toISOString()}, and its results are gone`
   const error: WorkError = { code: 'lost', message: `${what} (${range})${when}` }
   if (archive !== null && !archive.has(run.run)) {
     const ended = run.ended ?? now

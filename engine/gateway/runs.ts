@@ -269,7 +269,14 @@ export class Runs {
       const status = record?.get('status')
       const known = archive?.entry(id)
       if (record === null || !record.has('def')) await broker.forgetRun(id)
-      else if (known !== undefined) await insist(this.#kit, () => broker.closeRun(id, [['status', known.status], ['ended', String(known.ended)], [LOST_FIELD, 'archived']]))
+      else if (known !== undefined)
+        await insist(this.#kit, () =>
+          broker.closeRun(id, [
+            ['status', known.status],
+            ['ended', String(known.ended)],
+            [LOST_FIELD, 'archived'],
+          ]),
+        )
       else if (status !== undefined && status !== 'running') await broker.closeRun(id, [['status', status]])
       else await this.#reopen(id, record, byRun.get(id) ?? [])
     }

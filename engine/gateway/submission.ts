@@ -40,10 +40,12 @@ export function submission(project: Project, request: SubmitRequest, traceparent
       tasks: null,
       // What a foreach makes is known later; its job then waits for room.
       needs: new Map(
-        [...Map.groupBy(first.filter((job) => job.foreach === null), (job) => job.agent)].map(([agent, jobs]) => [
-          agent,
-          { tasks: jobs.length, bytes: bytes * jobs.length },
-        ]),
+        [
+          ...Map.groupBy(
+            first.filter((job) => job.foreach === null),
+            (job) => job.agent,
+          ),
+        ].map(([agent, jobs]) => [agent, { tasks: jobs.length, bytes: bytes * jobs.length }]),
       ),
     }
   }
@@ -51,7 +53,14 @@ export function submission(project: Project, request: SubmitRequest, traceparent
   const { tasks, bytes } = plainTasks(project, request)
   const job: PipelineJob = { id: PLAIN_JOB, agent, needs: [], type, with: null, foreach: { in: null, as: 'item' } }
   return {
-    definition: { name: null, pipeline: { name: agent, inputs: {}, jobs: { [PLAIN_JOB]: job } }, inputs: {}, parent, traceparent, ...options },
+    definition: {
+      name: null,
+      pipeline: { name: agent, inputs: {}, jobs: { [PLAIN_JOB]: job } },
+      inputs: {},
+      parent,
+      traceparent,
+      ...options,
+    },
     tasks,
     needs: new Map([[agent, { tasks: tasks.length, bytes }]]),
   }
