@@ -188,11 +188,12 @@ export function connectBroker(options: BullmqOptions): Broker {
       for (let at = 0; at < ids.length; at += CHUNK) {
         const part = ids.slice(at, at + CHUNK)
         const pipeline = client.pipeline()
-        for (const id of part) pipeline.hmget(jobKey({ queue: name, id }), 'ats', 'data').get(`${jobKey({ queue: name, id })}:lock`)
+        for (const id of part) pipeline.hmget(jobKey({ queue: name, id }), 'ats', 'data', 'processedOn').get(`${jobKey({ queue: name, id })}:lock`)
         const replies = await run(pipeline)
         part.forEach((id, index) => {
-          const [epoch, data] = replies[index * 2] as (string | null)[]
-          if (typeof data === 'string') tasks.push({ id, epoch: Number(epoch ?? 0), data, holder: replies[index * 2 + 1] as string | null })
+          const [epoch, data, fetched] = replies[index * 2] as (string | null)[]
+          const holder = replies[index * 2 + 1] as string | null
+          if (typeof data === 'string') tasks.push({ id, epoch: Number(epoch ?? 0), data, holder, since: Number(fetched ?? Date.now()) })
         })
       }
       return tasks

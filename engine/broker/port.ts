@@ -24,10 +24,10 @@ export interface Execution {
   readonly id: string
   readonly epoch: number
   readonly data: string
+  /** Unix ms at which it was fetched; absent: now. */
+  readonly since?: number
 }
 export interface ActiveTask extends Execution {
-  /** Unix ms at which it was fetched. */
-  readonly since: number
   /** The lock's token; null: it expired. */ readonly holder: string | null
 }
 

@@ -193,7 +193,7 @@ export class Book {
   }
 
   /** null: no task of ours, one that has ended, or held already (its fetch was sent again after a reconnect, and the look at the locks found it). */
-  hold(session: Session, queue: Queue, { id, epoch, data }: Execution): Lease | null {
+  hold(session: Session, queue: Queue, { id, epoch, data, since }: Execution): Lease | null {
     const task = this.tasks.get(id) ?? decodeTask(id, queue.name, data)
     if (task === null || task.lease?.epoch === epoch || this.hasEnded(id)) return null
     if (!this.tasks.has(id)) this.track(task)
@@ -212,7 +212,7 @@ export class Book {
       holder,
       session,
       replica,
-      since: now,
+      since: since ?? now,
       input: inputOf(data),
       delivered: 0,
       doubtful: false,

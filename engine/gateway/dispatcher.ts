@@ -45,7 +45,10 @@ export class Dispatcher {
       (name) => agent(name)?.concurrency ?? 0,
       (name) => windowOf(agent(name), this.replicas),
     )
-    const limits = (task: Task): Timeouts | null => limitsOf(agent(task.agent)?.work.timeouts, task)
+    const limits = (task: Task): Timeouts | null => {
+      const found = limitsOf(agent(task.agent)?.work.timeouts, task)
+      return found === null || book.tasks.get(task.id) !== task ? null : found
+    }
     const deadlines = new Deadlines({
       limits,
       expired: (task, expiry) => this.#settling.expired(task, expiry),

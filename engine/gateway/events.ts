@@ -15,8 +15,10 @@ const MAX_MESSAGE = 2_000
 /** Sizes of a run's lines are forgotten when nothing has happened in it for so long; they are read again if need be. */
 const QUIET_MS = 60_000
 
+type Of = Pick<Task, 'id' | 'agent' | 'run'> & { readonly lease: { readonly epoch: number } | null }
+
 export interface EventSink {
-  add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void
+  add(task: Of, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void
 }
 
 interface Pending {
@@ -62,7 +64,7 @@ export class RunEvents implements EventSink {
     this.#kept.set(run, { sizes: [], bytes: 0, touched: Date.now() })
   }
 
-  add(task: Task, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void {
+  add(task: Of, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void {
     const pending = this.#pending.get(task.run)
     const entry = {
       id: `${this.#start}.${(this.#count++).toString(36)}`,

@@ -47,14 +47,16 @@ export class Keeping {
     this.#schedule.clear()
     const orphans: (TaskRef & { readonly holder: string | null })[] = []
     const held: { readonly queue: Queue; readonly session: Session; readonly active: Execution }[] = []
-    const track = (id: string, name: string, data: string): void => {
+    const track = (id: string, name: string, data: string, epoch = 0): void => {
       const task = decodeTask(id, name, data)
-      if (task !== null) book.put(task)
+      if (task === null) return
+      if (epoch > 0) task.epoch = epoch
+      book.put(task)
     }
     for (const name of names) {
       const queue = book.queue(name)
       const waiting = await broker.waiting(name)
-      for (const { id, data } of waiting) track(id, name, data)
+      for (const { id, data, epoch } of waiting) track(id, name, data, epoch)
       queue.waiting = waiting.length
       for (const active of await broker.active(name)) {
         track(active.id, name, active.data)

@@ -143,7 +143,7 @@ export class Settling {
 
   /** An answer for a lease that its sender does not hold. `known`: its task is still in the broker. */
   refused(session: Session, token: string, action: string, known: boolean): void {
-    const { audit, book, events, key, log, open } = this.#desk
+    const { audit, book, events, key, open } = this.#desk
     const { agent, replica } = session.replica
     const lease = verifyLease(key, session.holder, token)
     const task = lease?.id ?? null

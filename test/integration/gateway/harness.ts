@@ -7,7 +7,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { PipelineJob, Project } from '../../../spec/model.ts'
+import { DEFAULT_WORK, type PipelineJob, type Project, type WorkPolicy } from '../../../spec/model.ts'
 import {
   type Json,
   type LeasedTask,
@@ -19,9 +19,9 @@ import {
 } from '../../../spec/protocol.ts'
 import { connectBroker } from '../../../engine/broker/bullmq.ts'
 import type { Broker } from '../../../engine/broker/port.ts'
-import { type Gateway, startGateway } from '../../../engine/gateway/start.ts'
+import { type Gateway, type GatewayOptions, startGateway } from '../../../engine/gateway/start.ts'
 import { replicaToken } from '../../../engine/tokens.ts'
-import { startRedis, type TestRedis } from '../../support/redis.ts'
+import { type RedisOptions, startRedis, type TestRedis } from '../../support/redis.ts'
 
 export const PROJECT = 'demo'
 const KEY = 'ab'.repeat(32)
@@ -37,11 +37,18 @@ export interface Reply {
 export interface RoleOptions {
   readonly concurrency?: number
   readonly delegates_to?: readonly string[]
+  readonly replicas?: number
+  /** Over DEFAULT_WORK. */
+  readonly work?: Partial<WorkPolicy>
 }
+
+export type StartOptions = Pick<GatewayOptions, 'traces' | 'limits'>
 
 export interface Harness {
   readonly redis: TestRedis
   readonly directory: string
+  /** Of gateways within this process. */
+  readonly log: AnyJson[]
   port(): number
   broker(): Broker
   configure(
@@ -50,7 +57,7 @@ export interface Harness {
     telemetry?: string,
   ): void
   /** Within this process. */
-  start(options?: { traces?: string }): Promise<Gateway>
+  start(options?: StartOptions): Promise<Gateway>
   /** As a process of its own. */
   spawn(...args: readonly string[]): ChildProcess
   healthy(ms?: number): Promise<void>
@@ -65,8 +72,8 @@ export interface PipelineOptions {
   readonly jobs: { readonly [id: string]: Partial<PipelineJob> & { readonly agent: string } }
 }
 
-export async function harness(): Promise<Harness> {
-  const redis = await startRedis()
+export async function harness(options: RedisOptions = {}): Promise<Harness> {
+  const redis = await startRedis(options)
   const directory = mkdtempSync(join(tmpdir(), 't-gateway-'))
   const record = join(directory, 'record.json')
   const controlSocket = join(directory, 'control.sock')
@@ -82,6 +89,7 @@ export async function harness(): Promise<Harness> {
   const self: Harness = {
     redis,
     directory,
+    log: [],
     port: () => port,
     broker() {
       const [known] = brokers
@@ -94,7 +102,10 @@ export async function harness(): Promise<Harness> {
       const project = {
         name: PROJECT,
         agents: Object.fromEntries(
-          Object.entries(agents).map(([name, role]) => [name, { name, role: 'worker', concurrency: 1, delegates_to: [], ...role }]),
+          Object.entries(agents).map(([name, role]) => [
+            name,
+            { name, role: 'worker', concurrency: 1, delegates_to: [], ...role, work: { ...DEFAULT_WORK, ...role.work } },
+          ]),
         ),
         services: {},
         secrets: {},
@@ -127,7 +138,7 @@ export async function harness(): Promise<Harness> {
         }),
       )
     },
-    async start({ traces } = {}) {
+    async start(more = {}) {
       const gateway = await startGateway({
         connect: (project, password) => connectBroker({ project, host: redis.host, port: redis.port, password }),
         record,
@@ -136,8 +147,8 @@ export async function harness(): Promise<Harness> {
         port,
         controlSocket,
         stateDir: join(directory, 'state'),
-        log: () => {},
-        ...(traces === undefined ? {} : { traces }),
+        log: (message, fields) => void self.log.push({ message, ...fields }),
+        ...more,
       })
       gateways.push(gateway)
       port = gateway.port

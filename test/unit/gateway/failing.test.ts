@@ -104,7 +104,7 @@ test('the nearest deadline counts, and which ones run depends on where the task 
     final: true,
     error: { code: 'deadline', retryable: false },
   })
-  lease.task.started = true
+  lease.task.epoch = 1
   expect(expiryOf(lease.task, all, 5_999)).toBeNull()
   expect(expiryOf(lease.task, all, 6_000)).toMatchObject({ kind: 'schedule_to_close', final: true })
 })
