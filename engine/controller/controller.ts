@@ -4,8 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { LABEL, PATHS } from '../names.ts'
 import type { ContainerRuntime } from '../ports.ts'
 import type { ProgressEvent } from '../progress.ts'
+import { openControl } from '../control.ts'
+import type { ProjectRecord } from '../record.ts'
 import { repair } from '../verbs.ts'
 import { Backoff, MAX_MS, MAX_OWN_MS } from './backoff.ts'
+import { watchStalled } from './stalled.ts'
 
 /** Slow look at everything, for what no event told (a lost stream). */
 const LOOK_MS = 10_000
@@ -75,11 +78,24 @@ export async function runController(options: ControllerOptions): Promise<void> {
       })
   }
 
+  const readRecord = (): Promise<string> => readFile(options.recordPath ?? PATHS.record, 'utf8')
+  const control = await openControl(runtime, project, signal, { retry_ms: 0 })
   void follow()
   void alive()
+  void watchStalled({
+    runtime,
+    project,
+    replicas: () => control.replicas().catch(() => null),
+    hasAgents: async () => {
+      const text = await readRecord().catch(() => null)
+      return text !== null && Object.keys((JSON.parse(text) as ProjectRecord).project.agents).length > 0
+    },
+    log,
+    signal,
+  }).finally(() => control.close())
   const look = async (): Promise<'done' | 'busy' | 'failed'> => {
     try {
-      const text = await readFile(options.recordPath ?? PATHS.record, 'utf8')
+      const text = await readRecord()
       const outcome = await repair({ runtime, signal, emit, environment: {} }, text, (container) => backoff.isHeld(container, Date.now()))
       return outcome === null ? 'busy' : outcome.ok ? 'done' : 'failed'
     } catch (error) {
