@@ -2,13 +2,12 @@
 import { pipeline } from 'node:stream/promises'
 import { refuse } from '../submission.ts'
 import { type Call, type Kit, noRun, send, wrong } from './call.ts'
-import { statusOfRun } from './listing.ts'
 
 export async function ofRun(kit: Kit, call: Call): Promise<void> {
   const run = call.at['run'] as string
   await kit.whenReady()
   const artifacts = await kit.artifacts.ofRun(run)
-  if (artifacts.length === 0 && (await statusOfRun(kit, run)) === null) throw noRun(run)
+  if (artifacts.length === 0 && (await kit.views.status(run)) === null) throw noRun(run)
   send(call, { artifacts })
 }
 

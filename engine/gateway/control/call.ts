@@ -1,6 +1,5 @@
 /** What the routes of the control API share: the request, the parts of the gateway, and the errors that several give. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { SubmitReply } from '../../../spec/protocol.ts'
 import type { Broker } from '../../broker/port.ts'
 import type { Approvals } from '../approvals.ts'
 import type { Artifacts } from '../artifacts.ts'
@@ -80,7 +79,6 @@ export const answerJson = (description: string, schema: Schema): { readonly [sta
 })
 export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
 
-export const reply = (made: string | SubmitReply): SubmitReply => (typeof made === 'string' ? { run: made } : made)
 export const send = ({ response }: Call, view: unknown): void => sendJson(response, 200, JSON.stringify(view))
 
 export const noRun = (id: string): HttpError => refuse(404, 'AG6001', `there is no run "${id.slice(0, 100)}"`)

@@ -5,7 +5,7 @@ import { traceIdOf } from '../../telemetry/traceparent.ts'
 import { parseAttempts } from '../attempts.ts'
 import { refuse } from '../submission.ts'
 import { decodeTask, inputOf, parseFailure } from '../work.ts'
-import { type Call, type Kit, numberOf, reply, send } from './call.ts'
+import { type Call, type Kit, numberOf, send } from './call.ts'
 import { shallow } from './submit.ts'
 
 const DEFAULT_LIMIT = 100
@@ -67,7 +67,7 @@ export async function retry(kit: Kit, call: Call): Promise<void> {
     ...(typeof body['id'] === 'string' ? { id: body['id'] } : {}),
     ...(task?.priority === undefined ? {} : { priority: task.priority }),
   }
-  send(call, reply(await kit.runs.submit(request)))
+  send(call, await kit.runs.submit(request))
 }
 
 export async function drop(kit: Kit, call: Call): Promise<void> {

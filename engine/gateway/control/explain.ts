@@ -21,7 +21,7 @@ async function reasonsOf(kit: Kit, view: TaskView): Promise<readonly Reason[]> {
     const before = await ofItsRun(kit, view.id)
     if (before.length > 0) return before
   }
-  return [...asked, ...(await whyWaiting(kit, view.id))]
+  return [...asked, ...(await kit.dispatcher.whyWaiting(view.id))]
 }
 
 function ended({ status, error, attempts }: TaskView): Reason {
@@ -41,7 +41,7 @@ async function ofItsRun({ broker }: Kit, id: string): Promise<readonly Reason[]>
   const record = await broker.readRun(run)
   const text = record?.get('def')
   if (record === null || text === undefined) return []
-  const { pipeline, start_at } = JSON.parse(text) as Definition & { readonly start_at?: number }
+  const { pipeline, start_at } = JSON.parse(text) as Definition
   if (start_at !== undefined && start_at > Date.now())
     return [{ code: 'run_delayed', message: `its run was submitted to start at ${new Date(start_at).toISOString()}`, ref: run }]
   const job = pipeline.jobs[id.slice(run.length + 1, id.lastIndexOf('.'))]
@@ -54,9 +54,4 @@ async function ofItsRun({ broker }: Kit, id: string): Promise<readonly Reason[]>
     .filter((need) => phase(need) !== 'completed')
     .slice(0, MAX_NAMED)
     .map((need) => ({ code: 'needs', message: `job "${job.id}" needs job "${need}", which is ${phase(need)}`, ref: need }))
-}
-
-const whyWaiting = async ({ dispatcher }: Kit, id: string): Promise<readonly Reason[]> => {
-  const asked = dispatcher as { readonly whyWaiting?: (id: string) => Promise<readonly Reason[]> | readonly Reason[] }
-  return (await asked.whyWaiting?.call(dispatcher, id)) ?? []
 }

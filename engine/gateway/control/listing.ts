@@ -1,6 +1,5 @@
 /** Runs in pages, newest first. */
 import type { RunSummary, WorkStatus } from '../../../spec/protocol.ts'
-import type { Kit } from './call.ts'
 
 export interface ListFilter {
   readonly limit: number
@@ -13,9 +12,6 @@ export interface RunPage {
   readonly runs: readonly RunSummary[]
   readonly next: string | null
 }
-
-/** null: there is no such run. */
-export const statusOfRun = ({ views }: Pick<Kit, 'views'>, id: string): Promise<WorkStatus | null> => views.status(id)
 
 /** `all`: newest first. */
 export function page(all: readonly RunSummary[], { limit, before, status, agent }: ListFilter): RunPage {

@@ -1,6 +1,6 @@
 /** Runs: submit, list, inspect, follow, cancel, retry. */
 import { MAX_WAIT_MS, type WorkStatus } from '../../../spec/protocol.ts'
-import { type Call, type Kit, noRun, numberOf, reply, send } from './call.ts'
+import { type Call, type Kit, noRun, numberOf, send } from './call.ts'
 import { page } from './listing.ts'
 import { retryRequest } from './retry.ts'
 import { submitRequest } from './submit.ts'
@@ -10,7 +10,7 @@ const DEFAULT_LIMIT = 100
 export async function submit(kit: Kit, call: Call): Promise<void> {
   const request = submitRequest(call.body)
   await kit.whenReady()
-  send(call, reply(await kit.runs.submit(request)))
+  send(call, await kit.runs.submit(request))
 }
 
 export async function list(kit: Kit, call: Call): Promise<void> {
@@ -46,5 +46,5 @@ export async function cancel(kit: Kit, call: Call): Promise<void> {
 export async function retry(kit: Kit, call: Call): Promise<void> {
   await kit.whenReady()
   const request = await retryRequest(kit, call.at['run'] as string, call.body)
-  send(call, reply(await kit.runs.submit(request)))
+  send(call, await kit.runs.submit(request))
 }

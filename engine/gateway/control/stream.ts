@@ -1,6 +1,5 @@
 /** The events of a run: as JSON Lines, or as server-sent events for who asks for them. Both go on after the event that the reader names. */
 import { type Call, type Kit, noRun } from './call.ts'
-import { statusOfRun } from './listing.ts'
 
 /** A reader that is gone is found by what is written to it. */
 const KEEP_ALIVE_MS = 15_000
@@ -35,7 +34,7 @@ export async function streamEvents(kit: Kit, call: Call): Promise<void> {
   const id = at['run'] as string
   await kit.whenReady()
   const { events, runs } = kit
-  if ((await statusOfRun(kit, id)) === null) throw noRun(id)
+  if ((await kit.views.status(id)) === null) throw noRun(id)
   const form = (request.headers.accept ?? '').includes(SSE.type) ? SSE : LINES
   const after = header(request.headers['last-event-id']) ?? url.searchParams.get('after')
   const follows = url.searchParams.get('follow') !== '0'
@@ -76,7 +75,7 @@ export async function streamEvents(kit: Kit, call: Call): Promise<void> {
   } finally {
     stop()
   }
-  if (follows && !signal.aborted && !runs.isOpen(id)) write(form.end(id, (await statusOfRun(kit, id)) ?? 'completed'))
+  if (follows && !signal.aborted && !runs.isOpen(id)) write(form.end(id, (await kit.views.status(id)) ?? 'completed'))
   response.end()
 }
 
