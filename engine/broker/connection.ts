@@ -68,33 +68,11 @@ export function openConnection(options: ConnectionOptions): Connection {
     keepAlive: 5_000,
     enableReadyCheck: true,
   })
-  if (options.demands !== undefined) {
-    const { demands } = options
-    // ioredis asks its connector about the INFO that it reads anyway, before anything that waits is sent.
-    const { connector } = client as unknown as { connector: { check: (info: { readonly [field: string]: unknown }) => boolean } }
-    connector.check = (info) => {
-      const why = refusalOf(info, demands)
-      if (why !== null) refuse(why)
-      return why === null
-    }
-  }
-  const announce = (): void => {
+  if (options.demands !== undefined) demand(client, options.demands, refuse)
+  client.on('ready', () => {
     say(null)
     up = true
     for (const listener of listeners) listener()
-  }
-  client.on('ready', () => {
-    if (options.demands !== 'strict') return announce()
-    client.config('GET', 'appendfsync').then(
-      (reply) => settle(valueOf(reply)),
-      (error: unknown) => (isPermission(error) ? settle(null) : client.disconnect(true)),
-    )
-    const settle = (value: string | null): void => {
-      const why = fsyncRefusal(value)
-      if (why === null) return announce()
-      refuse(why)
-      client.disconnect(true)
-    }
   })
   client.on('error', (error: Error) => {
     if (client.status !== 'ready') say({ code: 'AG5002', message: `the broker does not answer: ${reasonOf(error)}` })
@@ -119,6 +97,45 @@ export function openConnection(options: ConnectionOptions): Connection {
   }
 }
 
+type Info = { readonly [field: string]: unknown }
+type Checked = (error: Error | null, info?: Info) => void
+
+/** ioredis reads INFO before anything that waits is sent. What it does with it is ours to say; a refused one is tried again later. */
+function demand(client: Redis, durability: Durability, refuse: (why: string) => void): void {
+  const inner = client as unknown as { _readyCheck: (done: Checked) => void }
+  const check = inner._readyCheck.bind(client)
+  inner._readyCheck = (done) =>
+    check((error, info = {}) => {
+      if (error !== null && error !== undefined) return done(error)
+      const judge = (why: string | null): void => {
+        if (why === null) return done(null, info)
+        refuse(why)
+        client.disconnect(true)
+      }
+      const why = refusalOf(info, durability)
+      if (why !== null || durability !== 'strict') return judge(why)
+      fsyncOf(client).then(
+        (value) => judge(fsyncRefusal(value)),
+        (problem: unknown) => done(problem instanceof Error ? problem : new Error(String(problem))),
+      )
+    })
+}
+
+/** INFO does not tell, and on a connection that is not ready nothing else may be asked: a connection of its own. null: may not be seen. */
+async function fsyncOf(client: Redis): Promise<string | null> {
+  const probe = client.duplicate({ lazyConnect: true, enableReadyCheck: false, maxRetriesPerRequest: 0, retryStrategy: () => null })
+  probe.on('error', () => {})
+  try {
+    await probe.connect()
+    return valueOf(await probe.config('GET', 'appendfsync'))
+  } catch (error) {
+    if (error instanceof Error && /^NOPERM|unknown command/i.test(error.message)) return null
+    throw error
+  } finally {
+    probe.disconnect()
+  }
+}
+
 /** The name in the certificate is that of the broker, not of the relay that we connect to. */
 function tlsOptions({ servername, ca }: NonNullable<ConnectionOptions['tls']>): object {
   return {
@@ -132,8 +149,6 @@ function tlsOptions({ servername, ca }: NonNullable<ConnectionOptions['tls']>): 
     ...(ca === undefined ? {} : { ca }),
   }
 }
-
-const isPermission = (error: unknown): boolean => error instanceof Error && /^NOPERM|unknown command/i.test(error.message)
 
 /** RESP2 gives a list, RESP3 a map. */
 function valueOf(reply: unknown): string | null {

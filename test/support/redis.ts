@@ -4,12 +4,13 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Docker from 'dockerode'
+import { packEntries } from '../../engine/archive.ts'
 import { LABEL } from '../../engine/names.ts'
 import { images } from './docker.ts'
 
@@ -17,6 +18,8 @@ export interface TestRedis {
   readonly host: '127.0.0.1'
   readonly port: number
   readonly password: string
+  /** 0: none. */
+  readonly tlsPort: number
   readonly url: string
   /** SIGKILL. */
   kill(): Promise<void>
@@ -25,11 +28,19 @@ export interface TestRedis {
   /** Answers nothing until `thaw`: connections stay open. */
   freeze(): Promise<void>
   thaw(): Promise<void>
+  /** A node script in its data directory, while it is killed; what it prints. */
+  data(script: string): Promise<string>
   /** With everything it made. */
   stop(): Promise<void>
 }
 export interface RedisOptions {
   readonly aof?: boolean
+  /** More of its command line; %dir% is its folder. */
+  readonly flags?: readonly string[]
+  /** Files in its folder. */
+  readonly files?: { readonly [name: string]: string }
+  /** A second port, with TLS: `flags` name the certificate. */
+  readonly tls?: boolean
 }
 
 const START_MS = 20_000
@@ -38,6 +49,7 @@ interface Server {
   kill(): Promise<void>
   start(): Promise<void>
   signal(name: 'pause' | 'unpause'): Promise<void>
+  data(script: string): Promise<string>
   remove(): Promise<void>
 }
 
@@ -55,15 +67,21 @@ export async function startRedis(options: RedisOptions = {}): Promise<TestRedis>
     '',
     '--maxmemory-policy',
     'noeviction',
+    ...(options.flags ?? []),
   ]
+  const tlsPort = options.tls === true ? await freePort() : 0
+  const more: Extra = { tlsPort, files: options.files ?? {} }
   const server =
-    process.env['AGENTCTL_TEST_REDIS'] === 'path' || !(await engineAnswers()) ? onPath(port, flags) : await inContainer(port, flags)
+    process.env['AGENTCTL_TEST_REDIS'] === 'path' || !(await engineAnswers())
+      ? onPath(port, flags, more)
+      : await inContainer(port, flags, more)
   await server.start()
   await answering(port, password)
   return {
     host: '127.0.0.1',
     port,
     password,
+    tlsPort,
     url: `redis://:${password}@127.0.0.1:${port}`,
     kill: () => server.kill(),
     async restart() {
@@ -72,6 +90,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<TestRedis>
     },
     freeze: () => server.signal('pause'),
     thaw: () => server.signal('unpause'),
+    data: (script) => server.data(script),
     stop: () => server.remove(),
   }
 }
@@ -82,7 +101,13 @@ const engineAnswers = (): Promise<boolean> =>
     () => false,
   )
 
-async function inContainer(port: number, flags: readonly string[]): Promise<Server> {
+interface Extra {
+  readonly tlsPort: number
+  readonly files: { readonly [name: string]: string }
+}
+const inFolder = (flags: readonly string[], folder: string): readonly string[] => flags.map((flag) => flag.replaceAll('%dir%', folder))
+
+async function inContainer(port: number, flags: readonly string[], { tlsPort, files }: Extra): Promise<Server> {
   const { engine } = await images()
   const docker = new Docker()
   const name = `t-redis-${randomBytes(4).toString('hex')}`
@@ -91,12 +116,32 @@ async function inContainer(port: number, flags: readonly string[]): Promise<Serv
     Image: engine,
     User: '0:0',
     Entrypoint: ['redis-server'],
-    Cmd: ['--dir', '/data', '--port', '6379', '--bind', '0.0.0.0', '--protected-mode', 'no', ...flags],
+    Cmd: [
+      '--dir',
+      '/data',
+      '--port',
+      '6379',
+      '--bind',
+      '0.0.0.0',
+      '--protected-mode',
+      'no',
+      ...(tlsPort === 0 ? [] : ['--tls-port', '6380']),
+      ...inFolder(flags, '/data'),
+    ],
     Labels: { [LABEL.project]: name },
-    ExposedPorts: { '6379/tcp': {} },
+    ExposedPorts: { '6379/tcp': {}, ...(tlsPort === 0 ? {} : { '6380/tcp': {} }) },
     Volumes: { '/data': {} },
-    HostConfig: { PortBindings: { '6379/tcp': [{ HostIp: '127.0.0.1', HostPort: String(port) }] } },
+    HostConfig: {
+      PortBindings: {
+        '6379/tcp': [{ HostIp: '127.0.0.1', HostPort: String(port) }],
+        ...(tlsPort === 0 ? {} : { '6380/tcp': [{ HostIp: '127.0.0.1', HostPort: String(tlsPort) }] }),
+      },
+    },
   })
+  if (Object.keys(files).length > 0) {
+    const entries = Object.entries(files).map(([path, content]) => ({ path, content, mode: 0o644, uid: 0, gid: 0 }))
+    await container.putArchive(packEntries(entries), { path: '/data' })
+  }
   return {
     start: () => container.start(),
     kill: async () => {
@@ -105,13 +150,33 @@ async function inContainer(port: number, flags: readonly string[]): Promise<Serv
       await gone
     },
     signal: async (name) => void (name === 'pause' ? await container.pause() : await container.unpause()),
+    async data(script) {
+      const helper = await docker.createContainer({
+        Image: engine,
+        User: '0:0',
+        Entrypoint: ['node', '-e', script],
+        WorkingDir: '/data',
+        Tty: true,
+        Labels: { [LABEL.project]: name },
+        HostConfig: { VolumesFrom: [container.id] },
+      })
+      try {
+        await helper.start()
+        await helper.wait()
+        return (await helper.logs({ stdout: true, stderr: true })).toString()
+      } finally {
+        await helper.remove({ force: true })
+      }
+    },
     remove: () => container.remove({ force: true, v: true }),
   }
 }
 
-function onPath(port: number, flags: readonly string[]): Server {
+function onPath(port: number, flags: readonly string[], { tlsPort, files }: Extra): Server {
   execFileSync('redis-server', ['--version'])
   const directory = mkdtempSync(join(tmpdir(), 't-redis-'))
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(directory, name), content)
+  const tls = tlsPort === 0 ? [] : ['--tls-port', String(tlsPort)]
   let process: ChildProcess | null = null
   const kill = async (): Promise<void> => {
     const running = process
@@ -122,10 +187,15 @@ function onPath(port: number, flags: readonly string[]): Server {
   }
   return {
     async start() {
-      process = spawn('redis-server', ['--dir', directory, '--port', String(port), '--bind', '127.0.0.1', ...flags], { stdio: 'ignore' })
+      process = spawn(
+        'redis-server',
+        ['--dir', directory, '--port', String(port), '--bind', '127.0.0.1', ...tls, ...inFolder(flags, directory)],
+        { stdio: 'ignore' },
+      )
     },
     kill,
     signal: async (name) => void process?.kill(name === 'pause' ? 'SIGSTOP' : 'SIGCONT'),
+    data: async (script) => execFileSync(globalThis.process.execPath, ['-e', script], { cwd: directory, encoding: 'utf8' }),
     async remove() {
       await kill()
       rmSync(directory, { recursive: true, force: true })

@@ -72,7 +72,7 @@ export function brokerConformance(name: string, { connect, clean }: ConformanceO
       expect(await other.retryLater(queue, 't0', 'b', 10, false)).toBe(false)
       expect(await other.extend(queue, [{ id: 't0', token: 'b' }])).toEqual(['t0'])
       expect(await broker.extend(queue, [{ id: 't0', token: 'a' }])).toEqual([])
-      expect(await broker.active(queue)).toEqual([{ id: 't0', epoch: 1, data: '{"n":0}', holder: 'a' }])
+      expect(await broker.active(queue)).toMatchObject([{ id: 't0', epoch: 1, data: '{"n":0}', holder: 'a' }])
       expect((await broker.complete(queue, 't0', 'a', '1', false)).ok).toBe(true)
       expect((await broker.complete(queue, 't0', 'a', '3', false)).ok).toBe(false)
       expect((await broker.read([{ queue, id: 't0' }]))[0]?.result).toBe('1')
