@@ -19,7 +19,7 @@ export class Schedule {
   readonly #off: () => void
   /** What was last written of each queue's rate. */
   readonly #rates = new Map<string, string>()
-  #promoting: Promise<void> | null = null
+  #promoting = false
   readonly #turns: Task[] = []
   #turning = false
 
@@ -141,13 +141,12 @@ export class Schedule {
     const turns = this.#desk.book.keys.turns()
     if (turns.length === 0) return
     this.#turns.push(...turns)
-    this.#promoting ??= this.#promote().finally(() => {
-      this.#promoting = null
-    })
+    if (!this.#promoting) void this.#promote()
   }
 
   async #promote(): Promise<void> {
     const { book, broker, log } = this.#desk
+    this.#promoting = true
     while (this.#turns.length > 0 && !this.#desk.closing) {
       const tasks = this.#turns.splice(0).filter((task) => book.tasks.get(task.id) === task)
       try {
@@ -164,6 +163,7 @@ export class Schedule {
         if (book.tasks.get(task.id) === task && task.lease === null) this.#joined(task)
       }
     }
+    this.#promoting = false
   }
 
   // ---- what another gateway left ----
