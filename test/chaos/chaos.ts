@@ -71,6 +71,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
         },
       },
     ],
+    failed: (verb, error) => log(`${verb}: ${String(error).slice(0, 500)}`),
     told: ({ kind, target, at, until }) =>
       log(`${new Date(at).toISOString().slice(11, 23)} ${kind} → ${target} (${(until ?? at) - at} ms)`),
   })
@@ -154,13 +155,28 @@ async function submitAll(
         looked = Date.now()
         await ledger.look(new Set(submitted.keys())).catch(() => {})
       } else await sleep(50)
-      if (Date.now() > began + 3 * length + 120_000)
-        throw new Error(`SEED=${options.seed}: the work does not get done: ${submitted.size} of ${work.length} submitted`)
+      if (Date.now() > began + 2 * length + 60_000)
+        throw new Error(`SEED=${options.seed}: ${submitted.size} of ${work.length} runs submitted, ${ledger.ended.size} ended
+${await told(project)}`)
     }
     const sending = send(one).finally(() => under.delete(sending))
     under.add(sending)
   }
   await Promise.all(under)
+}
+
+/** What the gateway says, where a run of the suite does not get on. */
+async function told({ runtime, name, control }: Stack): Promise<string> {
+  const lines: string[] = [`replicas: ${JSON.stringify(await control.replicas().catch(String))}`]
+  for (const part of ['gateway', 'controller'] as const) {
+    try {
+      const logs = runtime.logs(trustedName(name, part), { follow: false, tail: 25, timestamps: false }, AbortSignal.timeout(10_000))
+      for await (const { data } of logs) lines.push(data.toString('utf8').trimEnd())
+    } catch (error) {
+      lines.push(`${part}: ${String(error)}`)
+    }
+  }
+  return lines.join('\n')
 }
 
 /** The last `up` makes good what failed verbs left; from then on everything must become whole by itself. */

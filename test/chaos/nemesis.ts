@@ -5,6 +5,8 @@ import type { ObservedContainer } from '../../engine/ports.ts'
 import { AGENT_FAULTS, CORE_FAULTS, inflict, partOf, pidOf, type Struck } from './faults.ts'
 import type { Fault } from './history.ts'
 
+const VERB_TRIES = 10
+
 export interface NemesisOptions {
   readonly struck: Struck
   readonly agent_ms: number
@@ -13,6 +15,7 @@ export interface NemesisOptions {
   /** Work of verbs (scale, up), each done once at a random moment of its share of the time. */
   readonly verbs: readonly { readonly kind: string; readonly at_ms: number; readonly act: () => Promise<void> }[]
   readonly told: (fault: Fault) => void
+  readonly failed: (verb: string, error: unknown) => void
 }
 
 /** Until the signal aborts; resolves when everything has been taken back. */
@@ -83,12 +86,18 @@ export async function nemesis(options: NemesisOptions): Promise<readonly Fault[]
     await pause(at_ms)
     if (signal.aborted) return
     const at = Date.now()
-    // A verb that fails over what is broken around it is no violation: the next one, or the last `up`, makes it good.
-    const ok = await act().then(
-      () => true,
-      () => false,
-    )
-    note({ kind: ok ? kind : `${kind} (failed)`, target: 'project', at, until: Date.now() })
+    // A verb may fail over what is broken around it; as its user would, it is given again.
+    for (let tries = 1; tries <= VERB_TRIES; tries++) {
+      try {
+        await act()
+        note({ kind, target: 'project', at, until: Date.now() })
+        return
+      } catch (error) {
+        options.failed(kind, error)
+        await sleep(1_000)
+      }
+    }
+    note({ kind: `${kind} (failed)`, target: 'project', at, until: Date.now() })
   }
   await Promise.all([agents(), core(), controller(), ...options.verbs.map(verb)])
   await Promise.all(underWay)

@@ -10,6 +10,8 @@ export interface Report {
   readonly executions: number
   /** Executions beyond the first of their task, without those that follow a failure. */
   readonly again: number
+  /** Tasks that three agents died with: their runs fail, and are no violation. */
+  readonly dead: number
   readonly ends: { readonly [status: string]: number }
   readonly faults: { readonly [kind: string]: { readonly count: number; readonly next_lease_ms: Times | null } }
   readonly invariants: readonly {
@@ -35,6 +37,7 @@ export function reportOf({ options, history, verdicts, heal_ms }: ChaosResult): 
     runs: runs.length,
     executions: executions.length,
     again: againOf(executions),
+    dead: tasks.filter((it) => it.status === 'dead').length,
     ends: counted(runs.filter((it) => TERMINAL.has(it.status)).map((it) => it.status)),
     faults: Object.fromEntries(
       [...kinds]
@@ -70,7 +73,7 @@ export function reportText(report: Report): string {
     `SEED=${report.seed}: ${report.tasks} tasks of ${report.runs} runs in ${report.executions} executions, ${report.again} of them again after a fault`,
     `runs: ${Object.entries(report.ends)
       .map(([status, count]) => `${count} ${status}`)
-      .join(', ')}; healed and drained in ${(report.heal_ms / 1_000).toFixed(1)} s`,
+      .join(', ')}; ${report.dead} tasks dead; healed and drained in ${(report.heal_ms / 1_000).toFixed(1)} s`,
     '',
     'fault                          count   next begin after its end, ms (median, longest)',
     ...Object.entries(report.faults).map(
