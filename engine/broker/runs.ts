@@ -55,7 +55,8 @@ export function runStore(client: Redis, prefix: string, replies: Replies): RunSt
         .incr(writes)
         .hset(record(run), ...pairs(fields))
         .srem(open, run)
-      if (key !== undefined) key.ttl_ms > 0 ? multi.pexpire(dedup(key.key), key.ttl_ms) : multi.unlink(dedup(key.key))
+      if (key !== undefined && key.ttl_ms > 0) multi.pexpire(dedup(key.key), key.ttl_ms)
+      else if (key !== undefined) multi.unlink(dedup(key.key))
       return Number((await replies(multi))[0])
     },
     async claimRunField(run, field, value) {

@@ -50,8 +50,9 @@ export class Views {
   async status(id: string): Promise<WorkStatus | null> {
     const [fields] = await this.#broker.readRunFields([id], ['created', 'status', LOST_FIELD])
     const [created, status, lost] = fields ?? []
-    if (typeof created !== 'string' || typeof lost === 'string') return this.#archive?.entry(id)?.status ?? null
-    return (status ?? 'running') as WorkStatus
+    const known = this.#archive?.entry(id)?.status
+    if (typeof created !== 'string' || typeof lost === 'string') return known ?? null
+    return status === 'running' && known !== undefined ? known : ((status ?? 'running') as WorkStatus)
   }
 
   /** The states of these tasks of a run, wherever they are. */
@@ -61,7 +62,9 @@ export class Views {
 
   async #source(id: string): Promise<Source | null> {
     const record = await this.#broker.readRun(id)
-    if (record !== null && record.has('def') && !record.has(LOST_FIELD))
+    // What has ended stays so, whatever a broker that lost data says.
+    const isBack = record?.get('status') === 'running' && this.#archive?.has(id) === true
+    if (record !== null && record.has('def') && !record.has(LOST_FIELD) && !isBack)
       return { record, read: (tasks) => this.#broker.read(tasks), archived: false }
     return this.#fromArchive(id)
   }
@@ -83,8 +86,9 @@ export class Views {
     const agent = await this.agentOf(id)
     const [state] = agent === null ? [] : await this.#broker.read([{ queue: agent, id }])
     const live = this.#dispatcher().task(id)
-    if (agent !== null && state !== undefined && state !== null) return this.#taskView(id, agent, state)
-    if (live === undefined && this.#archive?.has(run) === true) {
+    const isArchived = this.#archive?.has(run) === true
+    if (agent !== null && state !== undefined && state !== null && (state.finished || !isArchived)) return this.#taskView(id, agent, state)
+    if (this.#archive !== null && isArchived) {
       const archived = await this.#archive.read(run, { task: id })
       const then = archived === null ? null : agentIn(id, archived.record.get(childField(id)), archived.record.get('def'))
       const was = archived?.tasks.get(id)?.state ?? null
@@ -179,7 +183,8 @@ export class Views {
     const there = new Map<string, { readonly created: number; readonly summary: RunSummary }>()
     ids.forEach((run, index) => {
       const [text, status, created, ended, lost] = fields[index] ?? []
-      if (typeof text !== 'string' || typeof lost === 'string') return
+      const isBack = status === 'running' && this.#archive?.has(run) === true
+      if (typeof text !== 'string' || typeof lost === 'string' || isBack) return
       const { name, pipeline, start_at } = JSON.parse(text) as Definition
       const isWaiting = status === 'running' && start_at !== undefined && start_at > Date.now()
       const summary: RunSummary = {

@@ -180,7 +180,7 @@ export class Witness {
 
   /** All that waits in one write. A disk that refuses is reported; work goes on, as the broker has it. */
   async #flush(): Promise<void> {
-    await null
+    await Promise.resolve()
     while (this.#pending.length > 0) {
       const batch = this.#pending
       this.#pending = []
