@@ -26,7 +26,7 @@ export function sendJson(response: ServerResponse, status: number, body: string)
 export function sendError(response: ServerResponse, error: unknown, away: string, log: (message: string) => void): void {
   if (error instanceof HttpError) {
     // The rest of a body that was refused is not read: the connection ends with the answer.
-    if (error.status === 413) response.setHeader('connection', 'close')
+    if (error.status === 413 && !response.req.complete) response.setHeader('connection', 'close')
     sendJson(
       response,
       error.status,
