@@ -64,10 +64,11 @@ export async function delegateMany(options: DelegateManyOptions): Promise<readon
 }
 
 async function awaitBatch(
-  { lanes, lease, signal }: DelegateManyOptions,
+  options: DelegateManyOptions,
   batch: readonly { readonly id: string; readonly at: number }[],
   outcomes: ChildOutcome[],
 ): Promise<void> {
+  const { lanes, lease, signal } = options
   let open = batch
   while (open.length > 0 && !signal.aborted) {
     const started = performance.now()
@@ -77,6 +78,12 @@ async function awaitBatch(
       () => lanes.request({ method: 'POST', path: '/v1/await', body, timeoutMs: WAIT_MS + ANSWER_MS }),
       signal,
     )
+    if (!reply.ok && reply.code === 'payload_too_large' && open.length > 1) {
+      // Their results are more than one answer may hold.
+      const half = Math.ceil(open.length / 2)
+      await awaitBatch(options, open.slice(0, half), outcomes)
+      return awaitBatch(options, open.slice(half), outcomes)
+    }
     if (!reply.ok) {
       for (const { id, at } of open) outcomes[at] = { ok: false, code: reply.code, message: reply.message, task: id }
       return

@@ -152,7 +152,7 @@ export class Steps {
     const sequence = this.#sequence + 1
     try {
       mkdirSync(folder, { recursive: true })
-      const stored = (await ask({ op: 'checkpoint', name: `.checkpoint-${sequence}.tar`, folder })) as ArtifactView
+      const stored = (await ask({ op: 'checkpoint', name: `agentctl/workspace-${sequence}.tar`, folder })) as ArtifactView
       this.#sequence = sequence
       return { workspace: stored.digest, sequence }
     } catch (error) {

@@ -16,6 +16,8 @@ export interface AgentOptions {
   readonly env?: { readonly [name: string]: string }
   readonly flags?: readonly string[]
   readonly entry?: string
+  /** An agent of another kind: not our runtime. */
+  readonly program?: readonly string[]
 }
 
 export class AgentProcess {
@@ -29,7 +31,8 @@ export class AgentProcess {
     this.folder = mkdtempSync(join(tmpdir(), 'agentctl-agent-'))
     this.readyFile = join(this.folder, 'ready')
     writeFileSync(join(this.folder, 'token'), `${options.token ?? 'a-token'}\n`)
-    this.child = spawn(process.execPath, [...(options.flags ?? []), options.entry ?? ENTRY], {
+    const [program = '', ...args] = options.program ?? [process.execPath, ...(options.flags ?? []), options.entry ?? ENTRY]
+    this.child = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
         PATH: process.env['PATH'],

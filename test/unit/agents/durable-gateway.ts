@@ -1,6 +1,14 @@
 /** The scripted gateway with a memory: journal, approvals, artifacts and children, as spec/protocol.ts says; what the real one does is shown in test/integration/agents. */
 import { createHash } from 'node:crypto'
-import type { ApprovalView, ArtifactView, JournalEntry, Json, LogLine, TaskView } from '../../../spec/protocol.ts'
+import {
+  type ApprovalView,
+  type ArtifactView,
+  type JournalEntry,
+  type Json,
+  type LogLine,
+  MAX_BODY_BYTES,
+  type TaskView,
+} from '../../../spec/protocol.ts'
 import { ScriptedGateway, type Seen } from './scripted-gateway.ts'
 
 type Scripted = ReturnType<ScriptedGateway['script']>
@@ -68,6 +76,7 @@ export class DurableGateway extends ScriptedGateway {
     }
     if (pathname === '/v1/await') {
       const tasks = ((fields?.['tasks'] ?? []) as readonly string[]).map((id) => this.#view(id))
+      if (JSON.stringify(tasks).length > MAX_BODY_BYTES) return { status: 413, body: { error: { code: 'payload_too_large', message: '' } } }
       return ok({ done: tasks.every(({ status }) => status !== 'running'), tasks })
     }
     if (pathname.startsWith('/v1/tasks/')) return ok(this.#view(pathname.slice(10)))

@@ -231,6 +231,7 @@ test('an approval frees the slot while it waits; no is an error with what the pe
 test('a thousand children are made and waited for in batches; failures are told by the first in order', async () => {
   running(`
     if (input === 'bad') return ctx.delegateAll('shell', [1, 2, 3]).catch((error: any) => [error.name, error.code, error.task])
+    if (input === 'large') return (await ctx.delegateAll('shell', Array.from({ length: 100 }, () => 0))).join('').length
     const all = await ctx.delegateAll('shell', Array.from({ length: 1000 }, (_, n) => n), { key: 'k' })
     return all.reduce((sum: number, n: number) => sum + n, 0)
   `)
@@ -239,9 +240,11 @@ test('a thousand children are made and waited for in batches; failures are told 
   expect(gateway.children[999]).toMatchObject({ key: 'k#1000', input: 999 })
   const requests = gateway.requests.filter(({ path }) => path === '/v1/delegate' || path === '/v1/await')
   expect(requests.length).toBeLessThan(30)
+  gateway.outcome = () => ({ status: 'completed', result: 'x'.repeat(60_000) })
+  expect(await result(gateway.task('large'))).toBe(100 * 60_000)
   gateway.outcome = (input) =>
     input === 1 ? { status: 'completed', result: 1 } : { status: 'failed', error: { code: `no_${input}`, message: '' } }
-  expect(await result(gateway.task('bad'))).toEqual(['DelegationError', 'no_2', 'child-1001'])
+  expect(await result(gateway.task('bad'))).toEqual(['DelegationError', 'no_2', 'child-1101'])
 })
 
 test('delegations have the same keys in a later execution, also when a step with some of them is replayed', async () => {
