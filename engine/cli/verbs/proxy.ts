@@ -7,7 +7,6 @@ import { controlAgent } from '../../control-agent.ts'
 import { AgentctlError, EXIT } from '../../errors.ts'
 import { usage } from '../failure.ts'
 import { type ProxyPlace, startProxy } from '../proxy.ts'
-import type { Session } from '../session.ts'
 import { type Call, type Run, value } from '../verb.ts'
 
 /** Requests at once; each holds an exec stream and a socat in the gateway's container. */
@@ -16,7 +15,7 @@ const MAX_STREAMS = 64
 const MAX_FREE_STREAMS = 8
 
 export const proxy: Run = async (session, call) => {
-  const place = await placeOf(session, call)
+  const place = await placeOf(session.io.cwd, call.options)
   const project = await session.project()
   // That it is up, and that its gateway answers, is told before anything is opened.
   const { control } = await session.control(project)
@@ -41,18 +40,19 @@ export const proxy: Run = async (session, call) => {
 
 const urlOf = (address: string, port: number | null): string => `http://${address.includes(':') ? `[${address}]` : address}:${port ?? 0}`
 
-async function placeOf(session: Session, call: Call): Promise<ProxyPlace> {
+export async function placeOf(cwd: string, options: Call['options']): Promise<ProxyPlace> {
+  const call = { args: [], options }
   const [socket, file] = [value(call, 'socket'), value(call, 'tokenFile')]
-  const given = call.options['port']
+  const given = options['port']
   if ((socket === null) === (given === undefined)) throw usage('proxy expects either --socket PATH or --port [ADDRESS:]PORT')
   if (socket !== null) {
     if (file !== null) throw usage('--token-file goes with --port: a socket is guarded by its permissions')
-    const path = resolve(session.io.cwd, socket)
+    const path = resolve(cwd, socket)
     await clearSocket(path)
     return { socket: path }
   }
   const { address, port } = parsePlace(typeof given === 'string' ? given : '0')
-  return { address, port, token: file === null ? randomBytes(32).toString('hex') : await tokenOf(resolve(session.io.cwd, file)) }
+  return { address, port, token: file === null ? randomBytes(32).toString('hex') : await tokenOf(resolve(cwd, file)) }
 }
 
 /** `7071`, `127.0.0.2:7071`, `[::1]:7071`. Only this machine: what goes out of it needs TLS and more than one token. */

@@ -90,7 +90,10 @@ async function list(session: Session, control: ControlClient, filter: RunFilter,
 }
 
 /** What its tasks have stored is part of what a run came to. */
-const withArtifacts = async (control: ControlClient, view: RunView): Promise<RunView & { readonly artifacts: readonly ArtifactView[] }> => ({
+const withArtifacts = async (
+  control: ControlClient,
+  view: RunView,
+): Promise<RunView & { readonly artifacts: readonly ArtifactView[] }> => ({
   ...view,
   artifacts: await control.artifacts(view.run),
 })

@@ -19,7 +19,7 @@ export function renderDeadLetter(view: DeadLetter, paint: Paint): string {
   const head = `${paint('red', '✘')} ${view.status} ${view.id}  ${view.agent}  ${view.attempts} execution(s), ended ${view.ended_at}\n`
   const error = view.error === null ? '' : `error ${clean(view.error.code)}: ${clean(view.error.message)}\n`
   const trace = view.trace_id === null ? '' : `trace ${view.trace_id}\n`
-  const history = view.history.length === 0 ? '' : `executions before the last:\n${view.history.map(attempt).join('')}`
+  const history = view.history.length === 0 ? '' : `executions:\n${view.history.map(attempt).join('')}`
   const events = view.events.slice(-MAX_EVENTS).map((event) => `  ${renderEvent(event)}\n`)
   return `${head}${error}${trace}input:\n${renderValue(view.input, '  ')}${history}${events.length === 0 ? '' : `events:\n${events.join('')}`}`
 }

@@ -41,6 +41,7 @@ function cursorOf(text: string | null): FailedCursor | undefined {
 export async function show(kit: Kit, call: Call): Promise<void> {
   const letter = await found(kit, call)
   const ref = { queue: letter.queue, id: letter.id }
+  await kit.events.flush()
   const [attempts, lines] = await Promise.all([kit.broker.readAttempts(ref), kit.broker.readEvents(runOf(letter))])
   const events = lines.map((line) => JSON.parse(line) as RunEvent).filter((event) => event.task === letter.id)
   const view: DeadLetter = {
