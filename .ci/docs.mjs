@@ -1,6 +1,9 @@
-// Writes docs/file.md from agentfile.schema.json and docs/errors.md from spec/codes.ts. With --check: says which are stale, exit 1.
+// Writes docs/file.md from agentfile.schema.json, docs/errors.md from spec/codes.ts and docs/openapi-control.json from the routes of the control API. With --check: says which are stale, exit 1.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { openapi } from '../engine/gateway/control/openapi.ts'
+import { ROUTES } from '../engine/gateway/control/routes.ts'
+import { openapi as openapiOfAgents } from '../engine/gateway/agent/openapi.ts'
 import { CODES } from '../spec/codes.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -118,7 +121,11 @@ ${parts.join('\n\n')}
 `
 }
 
-const pages = { 'docs/file.md': file(), 'docs/errors.md': errors() }
+const pages = {
+  'docs/file.md': file(),
+  'docs/errors.md': errors(),
+  'docs/openapi-control.json': `${JSON.stringify(openapi(ROUTES), null, 2)}\n`,
+}
 for (const [path, text] of Object.entries(pages)) {
   if (process.argv.includes('--check')) {
     let now = ''
