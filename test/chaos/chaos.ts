@@ -25,6 +25,8 @@ export interface ChaosOptions {
   readonly agent_ms: number
   readonly core_ms: number
   readonly controller_ms: number
+  /** Restarts the engine; null: it is not ours to restart. */
+  readonly restartEngine: (() => Promise<void>) | null
   readonly log: (line: string) => void
 }
 export interface ChaosResult {
@@ -48,7 +50,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
   const file = (version: number): string => agentsFile(options.shape, version, receiver.hostUrl)
   await using project = await stack('t-chaos', { 'agents.yaml': file(1), ...HANDLERS })
   const { control, runtime, name } = project
-  const redis = await redisCli(project)
+  const redis = redisCli(project)
   const ledger = new Ledger(control)
   const submitted = new Map<string, Submitted>()
   const stop = new AbortController()
@@ -61,6 +63,13 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
     controller_ms: options.controller_ms,
     verbs: [
       { kind: 'up with a changed agent', at_ms: length * 0.3, act: async () => void (await project.up({ 'agents.yaml': file(2) })) },
+      ...(options.restartEngine === null
+        ? []
+        : [0.15, 0.5, 0.85].map((share) => ({
+            kind: 'engine restarted',
+            at_ms: length * share,
+            act: options.restartEngine as () => Promise<void>,
+          }))),
       {
         kind: 'scale to zero and back',
         at_ms: length * 0.65,
@@ -94,21 +103,22 @@ const scale = async (project: Stack, to: { readonly [agent: string]: number }): 
   if (!outcome.ok) throw new Error(JSON.stringify(outcome.failures))
 }
 
-async function redisCli(project: Stack): Promise<(...command: readonly string[]) => Promise<string>> {
-  const store = await readStore(project.runtime, project.name, AbortSignal.timeout(20_000))
-  if (store === null) throw new Error('no secrets')
-  return async (...command) => {
+/** The password is read each time: an engine that was restarted has lost the memory in which it stood, and the controller made another. */
+const redisCli =
+  (project: Stack) =>
+  async (...command: readonly string[]): Promise<string> => {
+    const store = await readStore(project.runtime, project.name, AbortSignal.timeout(20_000))
+    if (store === null) throw new Error('no secrets')
     const { exit_code, stdout, stderr } = await project.runtime.exec(
       trustedName(project.name, 'broker'),
       ['redis-cli', '--no-auth-warning', '--raw', ...command],
       { env: [`REDISCLI_AUTH=${store.broker_password}`], timeout_ms: 30_000 },
     )
     const text = stdout.toString('utf8')
-    if (exit_code !== 0 || /^(ERR|OOM|LOADING|NOAUTH|MISCONF)/.test(text))
+    if (exit_code !== 0 || /^(ERR|OOM|LOADING|NOAUTH|WRONGPASS|MISCONF)/.test(text))
       throw new Error(`redis-cli ${command[0]}: ${text || stderr.toString('utf8')}`)
     return text
   }
-}
 
 /** Spread over the time, each with its id before it is sent, so that it is sent again until it is answered. */
 async function submitAll(

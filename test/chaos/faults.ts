@@ -22,12 +22,14 @@ export async function pidOf(runtime: ContainerRuntime, container: string): Promi
   if (State.Pid === 0) throw new Error(`${container} does not run`)
   return State.Pid
 }
-export const childrenOf = (pid: number): readonly number[] =>
-  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
-    .trim()
+/** All processes below it, the parents first: the engine's init, perhaps a supervisor, the program. */
+export function below(pid: number): readonly number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
     .split(' ')
-    .filter((it) => it !== '')
+    .filter((it) => it.trim() !== '')
     .map(Number)
+  return children.flatMap((child) => [child, ...below(child)])
+}
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> => sleep(ms, undefined, { signal }).catch(() => {})
 const some = (struck: Struck): Promise<void> => pause(struck.random.whole(1_000, 7_000), struck.signal)
@@ -35,7 +37,7 @@ const ignore = (): void => {}
 
 const freeze: Strike = async (struck, { name }) => {
   const pid = await pidOf(struck.runtime, name)
-  const all = [pid, ...childrenOf(pid)]
+  const all = [pid, ...below(pid)]
   for (const it of all) process.kill(it, 'SIGSTOP')
   try {
     await some(struck)
@@ -102,7 +104,8 @@ export const CORE_FAULTS: { readonly [kind: string]: { readonly part: 'gateway' 
   'gateway process: kill -9': {
     part: 'gateway',
     strike: async ({ runtime }, { name }) => {
-      for (const pid of childrenOf(await pidOf(runtime, name))) process.kill(pid, 'SIGKILL')
+      // The last one is the gateway itself; its supervisor starts it again.
+      process.kill(below(await pidOf(runtime, name)).at(-1) as number, 'SIGKILL')
     },
   },
   'gateway container: kill -9': { part: 'gateway', strike: kill9 },

@@ -8,13 +8,28 @@ import { startRedis } from '../support/redis.ts'
 import { chaos } from './chaos.ts'
 import { allCuts, gatewayProgram, inParallel, sampledCuts } from './crash-points.ts'
 import { crashTrial, wrong } from './crash-scenario.ts'
+import { secondEngine } from './engine.ts'
 import { random, seedOf } from './random.ts'
 import { reportOf, reportText } from './report.ts'
 
 const seed = seedOf(process.env)
 const out = (line: string): void => void process.stdout.write(`${line}\n`)
 
+/** On an engine of its own, so that the engine can be restarted too; where there can be none (no root, no dockerd), on the one there is. */
 async function long(): Promise<boolean> {
+  const engine = await secondEngine().catch((error: unknown) => {
+    out(`no engine of our own, so the engine is not restarted: ${error instanceof Error ? error.message : String(error)}`)
+    return null
+  })
+  try {
+    if (engine !== null) process.env['DOCKER_HOST'] = engine.host
+    return await longOn(engine === null ? null : () => engine.restart())
+  } finally {
+    await engine?.[Symbol.asyncDispose]()
+  }
+}
+
+async function longOn(restartEngine: (() => Promise<void>) | null): Promise<boolean> {
   const result = await chaos({
     seed,
     tasks: Number(process.env['TASKS'] ?? 10_000),
@@ -23,6 +38,7 @@ async function long(): Promise<boolean> {
     agent_ms: 1_000,
     core_ms: 15_000,
     controller_ms: 100_000,
+    restartEngine,
     log: out,
   })
   const report = reportOf(result)

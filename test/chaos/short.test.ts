@@ -16,6 +16,7 @@ test(`600 tasks under faults: none is lost, none is visible twice (SEED=${seed})
     agent_ms: 1_000,
     core_ms: 9_000,
     controller_ms: 25_000,
+    restartEngine: null,
     log: () => {},
   })
   const report = reportOf(result)
