@@ -53,11 +53,10 @@ export class Stage {
   async start(concurrency = 1, startMs: number = this.patienceMs): Promise<void> {
     await this.gateway.open()
     this.#agent = new AgentUnderTest(this.#options.target, this.gateway.port, concurrency)
-    await this.until(
-      () => this.gateway.leaseRequests.length > 0,
-      `it made no POST /v1/lease within ${startMs / 1_000} s of its start`,
-      startMs,
-    )
+    const hasAsked = (): boolean => this.gateway.leaseRequests.length > 0
+    const otherwise = `it made no POST /v1/lease within ${startMs / 1_000} s of its start`
+    await this.until(() => hasAsked() || this.agent.hasExited, otherwise, startMs)
+    if (!hasAsked()) throw new Broken('it ended before it made a POST /v1/lease')
   }
 
   async end(): Promise<void> {

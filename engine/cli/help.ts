@@ -161,6 +161,15 @@ export const HELP: { readonly [verb: string]: HelpText } = {
     detail: 'Each finding that matters comes with a remedy. Exit 1 when something must be mended.',
     examples: ['agentctl doctor'],
   },
+  conformance: {
+    summary: 'Test whether a program speaks the agent protocol',
+    detail:
+      'Starts it again and again against a gateway that it plays itself, faults included, and prints which rules of docs/protocol.md it keeps. Without --slow the rules about long work are left out. Needs no project.',
+    examples: [
+      `agentctl conformance --input '{"text": "a b"}' --slow '{"text": "a b", "seconds": 60}' -- python3 app/agent.py`,
+      `agentctl conformance --image my-agent:1 --input '{"text": "a b"}'`,
+    ],
+  },
   errors: { summary: 'Explain an error code', examples: ['agentctl errors AG4001', 'agentctl errors'] },
   version: { summary: 'Print the version', examples: ['agentctl version', 'agentctl version --format json'] },
 }

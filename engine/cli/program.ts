@@ -219,6 +219,18 @@ const VERBS: readonly VerbSpec[] = [
   },
   { name: 'doctor', run: async () => (await import('./verbs/doctor.ts')).doctor },
   {
+    name: 'conformance',
+    run: async () => (await import('./verbs/conformance.ts')).conformance,
+    define: (it) =>
+      it
+        .argument('[command...]', 'after --: what starts the agent, or with --image its arguments')
+        .option('--image <image>', 'an image of an agent; it is run by the docker client')
+        .option('--input <json>', 'a task that it completes at once, with some text in it (default: one for `exec`)')
+        .option('--slow <json>', 'a task that takes it a minute or longer')
+        .option('--bad <json>', 'a task that it cannot do (default: null)')
+        .addOption(new Option('--rule <id>', 'only this rule').argParser(collect)),
+  },
+  {
     name: 'errors',
     run: async () => (await import('./verbs/errors.ts')).errors,
     define: (it) => it.argument('[code]', 'a code such as AG4001 (default: all)'),

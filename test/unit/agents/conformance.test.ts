@@ -60,7 +60,7 @@ test('rules about long work do not apply where no such input is given; a command
   ])
   const none = await play(['/no/such/program'], { input: null, only: ['settles_once'], patienceMs: 500 })
   expect(none.rules).toMatchObject([
-    { status: 'broken', detail: expect.stringContaining('its process has ended'), output: expect.stringContaining('ENOENT') },
+    { status: 'broken', detail: 'it ended before it made a POST /v1/lease', output: expect.stringContaining('ENOENT') },
   ])
   expect(conformanceTable(none)).toContain('1 of 1 rules are broken')
 })

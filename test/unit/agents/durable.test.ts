@@ -231,7 +231,7 @@ test('an approval frees the slot while it waits; no is an error with what the pe
 test('a thousand children are made and waited for in batches; failures are told by the first in order', async () => {
   running(`
     if (input === 'bad') return ctx.delegateAll('shell', [1, 2, 3]).catch((error: any) => [error.name, error.code, error.task])
-    if (input === 'large') return (await ctx.delegateAll('shell', Array.from({ length: 100 }, () => 0))).join('').length
+    if (input === 'large') return (await ctx.delegateAll('shell', Array.from({ length: 100 }, () => 0), { key: 'l' })).join('').length
     const all = await ctx.delegateAll('shell', Array.from({ length: 1000 }, (_, n) => n), { key: 'k' })
     return all.reduce((sum: number, n: number) => sum + n, 0)
   `)
