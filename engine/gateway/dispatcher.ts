@@ -93,10 +93,13 @@ export class Dispatcher {
       if (parked !== null) this.#dealing.deal(book.queue(parked.task.agent))
       fresh.push(it)
     }
+    let placed = fresh
     let at = 0
     const landed = (count: number): void => {
       const touched = new Set<Queue>()
-      for (const { task } of fresh.slice(at, at + count)) {
+      for (const { task } of placed.slice(at, at + count)) {
+        // Cancelled meanwhile, or fetched and ended already.
+        if (book.tasks.get(task.id) !== task) continue
         const queue = book.queue(task.agent)
         if (this.#schedule.added(task)) queue.waiting += 1
         touched.add(queue)
@@ -110,11 +113,12 @@ export class Dispatcher {
     try {
       const ordering = this.#schedule.order(fresh)
       if (ordering !== null) await ordering
-      const tasks = fresh.map(({ task, data }) => this.#schedule.place(task, data))
-      await broker.add(tasks, landed)
+      placed = fresh.filter(({ task }) => book.tasks.get(task.id) === task)
+      const tasks = placed.map(({ task, data }) => this.#schedule.place(task, data))
+      await this.#schedule.adding(broker.add(tasks, landed))
     } catch (error) {
       // Some may be there: whoever adds them again finds out, and the look at the queues finds those that wait.
-      for (const { task } of fresh.slice(at)) if (task.lease === null) book.untrack(task)
+      for (const { task } of placed.slice(at)) if (task.lease === null) book.untrack(task)
       throw error
     }
   }

@@ -79,6 +79,7 @@ export class Keeping {
       if (session.dead) void this.#settling.give(lease, true)
     }
     for (const { queue, id, holder } of orphans) if (await broker.requeue(queue, id, holder)) book.queue(queue).waiting += 1
+    this.#schedule.resume()
     for (const task of book.tasks.values()) this.#desk.deadlines.watch(task)
     this.#desk.deadlines.spare(SPARE_MS)
     this.#desk.adopted = true

@@ -5,7 +5,7 @@ import type { Queue } from './book.ts'
 import type { Desk } from './desk.ts'
 import { DueTimes } from './due-times.ts'
 import { keyOf } from './key-of.ts'
-import { encodeTask, inputOf, type Task } from './work.ts'
+import { encodeTask, inputOf, isInLine, type Task } from './work.ts'
 
 /** Limits of a changed record, and the sizes of windows as replicas come and go, are followed within this. */
 const FOLLOW_MS = 1_000
@@ -22,6 +22,8 @@ export class Schedule {
   #promoting = false
   readonly #turns: Task[] = []
   #turning = false
+  /** Under way. */
+  readonly #adds = new Set<Promise<void>>()
 
   constructor(desk: Desk, deal: (queue: Queue) => void) {
     this.#desk = desk
@@ -67,17 +69,18 @@ export class Schedule {
     return ordering.size === 0 ? null : Promise.all(ordering)
   }
 
+  /** What is on its way into a plain line must have arrived before that line is put in order. */
+  adding(add: Promise<void>): Promise<void> {
+    this.#adds.add(add)
+    const arrived = (): boolean => this.#adds.delete(add)
+    add.then(arrived, arrived)
+    return add
+  }
+
   putInOrder(queue: Queue): void {
-    const { book, broker } = this.#desk
+    const { book } = this.#desk
     queue.ordered = true
-    const others = [...book.tasks.values()].filter(
-      (task) => task.agent === queue.name && (task.lease !== null || task.held || task.due !== undefined),
-    )
-    const ordering = broker
-      .order(
-        queue.name,
-        others.filter((task) => (task.priority ?? 0) === 0).map((task) => task.id),
-      )
+    const ordering = this.#order(queue)
       .catch((error: unknown) => {
         queue.ordered = false
         throw error
@@ -88,6 +91,16 @@ export class Schedule {
       })
     ordering.catch(() => {})
     queue.ordering = ordering
+  }
+
+  async #order({ name }: Queue): Promise<void> {
+    const { book, broker } = this.#desk
+    await Promise.allSettled(this.#adds)
+    const others = [...book.tasks.values()].filter((task) => task.agent === name && !isInLine(task) && (task.priority ?? 0) === 0)
+    await broker.order(
+      name,
+      others.map((task) => task.id),
+    )
   }
 
   /** The broker has it. True: it is in line. */
@@ -196,14 +209,16 @@ export class Schedule {
     const keyed = [...book.tasks.values()].filter((task) => task.key !== undefined)
     for (const task of keyed.filter((it) => it.held !== true).sort((a, b) => a.depth - b.depth)) book.keys.seat(task)
     for (const task of keyed) if (task.held === true && task.due === undefined) book.keys.wait(task, false)
-    const ordered = new Set<Queue>()
-    for (const task of book.tasks.values()) {
-      if (task.due !== undefined) this.#due.add(task, task.due)
-      if ((task.priority ?? 0) !== 0) ordered.add(book.queue(task.agent))
-    }
-    // The gateway before may have been in the middle of it.
-    for (const queue of ordered) this.putInOrder(queue)
+    for (const task of book.tasks.values()) if (task.due !== undefined) this.#due.add(task, task.due)
     this.turns()
+  }
+
+  /** All leases are known too. The gateway before may have been in the middle of putting a queue in order. */
+  resume(): void {
+    const { book } = this.#desk
+    const ordered = new Set<Queue>()
+    for (const task of book.tasks.values()) if (task.priority !== undefined && task.priority !== 0) ordered.add(book.queue(task.agent))
+    for (const queue of ordered) this.putInOrder(queue)
   }
 
   clear(): void {
