@@ -1,8 +1,11 @@
 /**
- * `npm run bench [-- up|route|memory …] [--rounds N]`: every figure is a ratio to a peer, or a count, taken in the same run.
+ * `npm run bench [-- up|route|memory|recovery|idle|durability …] [--rounds N]`: every figure is a ratio to a peer, or a count, taken in the same run.
  * A missed target is printed; only a benchmark that could not run makes the command fail.
  */
+import { benchDurability } from './durability.ts'
+import { benchIdle } from './idle.ts'
 import { benchMemory } from './memory.ts'
+import { benchRecovery } from './recovery.ts'
 import { benchRoute } from './route.ts'
 import { closing, disposeAll } from './support.ts'
 import { benchUp } from './up.ts'
@@ -11,10 +14,13 @@ const BENCHES: { readonly [name: string]: (rounds: number | null) => Promise<voi
   up: (rounds) => benchUp(rounds ?? 10),
   route: (rounds) => benchRoute(rounds ?? 6),
   memory: () => benchMemory(),
+  recovery: (rounds) => benchRecovery(rounds),
+  idle: () => benchIdle(),
+  durability: (rounds) => benchDurability(rounds ?? 3),
 }
 
 function usage(message: string): never {
-  process.stderr.write(`${message}\nusage: npm run bench [-- up|route|memory …] [--rounds N]\n`)
+  process.stderr.write(`${message}\nusage: npm run bench [-- up|route|memory|recovery|idle|durability …] [--rounds N]\n`)
   process.exit(2)
 }
 
@@ -23,7 +29,8 @@ const at = args.indexOf('--rounds')
 const rounds = at === -1 ? null : Number(args.splice(at, 2)[1])
 if (rounds !== null && !(Number.isInteger(rounds) && rounds > 0)) usage('--rounds wants a whole number above 0')
 const wanted = args.length === 0 ? Object.keys(BENCHES) : args
-for (const name of wanted) if (BENCHES[name] === undefined) usage(`unknown benchmark "${name}", expected up, route or memory`)
+for (const name of wanted)
+  if (BENCHES[name] === undefined) usage(`unknown benchmark "${name}", expected ${Object.keys(BENCHES).join(', ')}`)
 
 for (const [signal, code] of [
   ['SIGINT', 130],

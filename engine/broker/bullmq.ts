@@ -22,6 +22,15 @@ export interface BullmqOptions extends ConnectionOptions {
   readonly project: string
 }
 
+/** Once for each execution, however often it is sent: by a reconnect, or by the gateway after one that died before the next step. */
+const COUNT = `
+if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then
+  redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], ARGV[4], ARGV[5]) end
+return redis.call('HGET', KEYS[1], ARGV[1]) or 0`
+
 /** Lock of a task that is being put back. No replica has such a name. */
 const NOBODY = '-'
 
@@ -93,6 +102,9 @@ export function connectBroker(options: BullmqOptions): Broker {
     return now === token
   }
 
+  const count = async (key: string, field: string, mark: string, epoch: number, attempt = ''): Promise<number> =>
+    Number(await client.eval(COUNT, 1, key, field, mark, epoch, attemptField(epoch), attempt))
+
   return {
     get connected() {
       return link.connected
@@ -144,16 +156,8 @@ export function connectBroker(options: BullmqOptions): Broker {
         return (await client.zscore(keys.toKey(queueName(name), 'delayed'), id)) !== null
       }
     },
-    async countFailure(task, epoch, attempt) {
-      const counted = client.multi().hincrby(jobKey(task), 'actl:failures', 1).hset(jobKey(task), 'actl:retried', epoch)
-      if (attempt !== undefined) counted.hset(jobKey(task), attemptField(epoch), attempt)
-      return Number((await run(counted))[0])
-    },
-    async countDeath(task, epoch, attempt) {
-      if (epoch === undefined || attempt === undefined) return await client.hincrby(jobKey(task), 'actl:deaths', 1)
-      const counted = client.multi().hincrby(jobKey(task), 'actl:deaths', 1).hset(jobKey(task), attemptField(epoch), attempt)
-      return Number((await run(counted))[0])
-    },
+    countFailure: (task, epoch, attempt) => count(jobKey(task), 'actl:failures', 'actl:retried', epoch, attempt),
+    countDeath: (task, epoch, attempt) => count(jobKey(task), 'actl:deaths', 'actl:died', epoch, attempt),
     async extend(name, locks) {
       return await queue(name).extendLocks(
         locks.map((it) => it.id),

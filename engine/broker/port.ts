@@ -140,11 +140,11 @@ export interface Broker extends TaskStore {
   requeue(queue: string, id: string, token: string | null): Promise<boolean>
   /**
    * Marks, before `requeue` or `retryLater`, that this execution failed and is to be tried again, and keeps its record (AttemptView as JSON)
-   * in the same transaction. The number of such marks.
+   * in the same script. The number of such marks: one for each execution, however often it is told.
    */
   countFailure(task: TaskRef, epoch: number, attempt?: string): Promise<number>
   /** One more agent died with this task; its record as above. The number of deaths. */
-  countDeath(task: TaskRef, epoch?: number, attempt?: string): Promise<number>
+  countDeath(task: TaskRef, epoch: number, attempt?: string): Promise<number>
   /** Keeps the record of an execution that counts as neither. */
   recordAttempt(task: TaskRef, epoch: number, attempt: string): Promise<void>
   /** The records of earlier executions, oldest first. */

@@ -3,13 +3,13 @@ import { DEFAULT_WORK } from '../../spec/model.ts'
 import { MAX_DEATHS, MAX_PAYLOAD_BYTES, type Settlement, type WorkError, type WorkStatus } from '../../spec/protocol.ts'
 import type { Ended, TaskRef, TaskState } from '../broker/port.ts'
 import { verifyLease } from '../tokens.ts'
-import { attemptOf } from './attempts.ts'
+import { attemptOf, parseAttempts } from './attempts.ts'
 import { type Expiry, expiryOf } from './deadlines.ts'
 import type { Dealer, Desk } from './desk.ts'
 import type { Death, Session } from './replicas.ts'
 import { isRetried, nextDelay } from './retry.ts'
 import { runOf } from './run-record.ts'
-import { CANCELLED, type Failure, type Lease, type Task } from './work.ts'
+import { CANCELLED, type Failure, type Lease, parseFailure, type Task } from './work.ts'
 
 /** Executions that ended because the agent was stopped in order are not counted up to here. */
 const MAX_STOPS = 50
@@ -31,6 +31,9 @@ const DONE: SettleResult = { ok: true, next: null }
 const STOPPED: WorkError = { code: 'agent_stopped', message: 'its replica was stopped' }
 const DIED: WorkError = { code: 'agent_died', message: 'its agent died' }
 const ABSENT: WorkError = { code: 'agent_lost', message: 'its agent did not come back' }
+
+/** What ends an execution without its agent. */
+const TAKEN: ReadonlySet<string> = new Set(['deadline', 'timeout', 'heartbeat_timeout'])
 
 const refOf = ({ agent, id }: Task): TaskRef => ({ queue: agent, id })
 
@@ -135,10 +138,21 @@ export class Settling {
   /** A lease that is not held: was it this lease's own settlement that ended it, and only the answer was lost? */
   async #settledBefore(session: Session, token: string): Promise<boolean> {
     const lease = verifyLease(this.#desk.key, session.holder, token)
-    const [state] = lease === null ? [null] : await this.#desk.broker.read([{ queue: session.replica.agent, id: lease.id }])
-    if (lease !== null && state !== undefined && state !== null && isOwnEnd(state, lease.epoch)) return true
-    this.refused(session, token, 'settle', state !== undefined && state !== null)
+    const ref = lease === null ? null : { queue: session.replica.agent, id: lease.id }
+    const [state = null] = ref === null ? [] : await this.#desk.broker.read([ref])
+    if (lease !== null && ref !== null && state !== null && (await this.#isOwnEnd(ref, state, lease.epoch))) return true
+    this.refused(session, token, 'settle', state !== null)
     return false
+  }
+
+  async #isOwnEnd(ref: TaskRef, { finished, failure, epoch, retried }: TaskState, own: number): Promise<boolean> {
+    if (finished && epoch === own) {
+      const { status = null, error = null } = failure === null ? {} : parseFailure(failure)
+      return status !== 'dead' && !TAKEN.has(error?.code ?? '')
+    }
+    if (retried !== own) return false
+    const record = parseAttempts(await this.#desk.broker.readAttempts(ref)).find(({ attempt }) => attempt === own)
+    return !TAKEN.has(record?.error.code ?? '')
   }
 
   /** An answer for a lease that its sender does not hold. `known`: its task is still in the broker. */
@@ -313,11 +327,4 @@ export class Settling {
     this.#desk.tracing.processed(task, lease.epoch, lease.replica, lease.since, failure.status, failure.error?.code ?? failure.status)
     this.#forget(task, failure.status)
   }
-}
-
-function isOwnEnd({ finished, failure, epoch, retried }: TaskState, own: number): boolean {
-  const isDead = failure?.startsWith('{"status":"dead"') === true
-  // Ended by a deadline while it waited: its last execution was over before.
-  const isLate = failure?.startsWith('{"status":"failed","error":{"code":"deadline"') === true
-  return (finished && epoch === own && !isDead && !isLate) || retried === own
 }

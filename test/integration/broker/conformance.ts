@@ -85,10 +85,12 @@ export function brokerConformance(name: string, { connect, clean }: ConformanceO
       const ref = { queue, id: 't0' }
       await broker.fetch(queue, 'a')
       expect(await broker.countFailure(ref, 1, '{"attempt":1}')).toBe(1)
+      expect(await broker.countFailure(ref, 1, '{"attempt":1}')).toBe(1)
       expect(await broker.requeue(queue, 't0', 'a')).toBe(true)
       expect(await broker.fetch(queue, 'b')).toMatchObject({ id: 't0', epoch: 2 })
       expect(await broker.countDeath(ref, 2, '{"attempt":2}')).toBe(1)
-      expect(await broker.countDeath(ref)).toBe(2)
+      expect(await broker.countDeath(ref, 2)).toBe(1)
+      expect(await broker.countDeath(ref, 3)).toBe(2)
       await broker.recordAttempt(ref, 10, '{"attempt":10}')
       await broker.recordAttempt(ref, 9, '{"attempt":9}')
       expect(await broker.readAttempts(ref)).toEqual(['{"attempt":1}', '{"attempt":2}', '{"attempt":9}', '{"attempt":10}'])
