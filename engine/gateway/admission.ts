@@ -12,6 +12,8 @@ const MIN_FREE_BYTES = 536_870_912
 const MIN_FREE_SHARE = 0.02
 /** The numbers of a look are good for so long. */
 export const LOOK_MS = 1_000
+/** Before work is refused for want of room they are read again, but not more often than so. */
+const AGAIN_MS = 20
 /** What BullMQ keeps of a task besides input and result, measured with 0 bytes of either: 0.6 KiB. */
 const TASK_BYTES = 1_024
 /** What an unfinished task will need at its end, if its result is small. */
@@ -53,9 +55,9 @@ export class Admission {
   readonly #options: AdmissionOptions
   #look: Look | null = null
   #looking: Promise<void> | null = null
-  /** Bytes admitted since the last look, and in the time before it (some of them may not have been written by then). */
-  #since = 0
-  #before = 0
+  /** Bytes admitted and not yet written, and those that the last look has not seen. */
+  #flying = 0
+  #unseen = 0
   /** Tasks admitted and not yet counted as unfinished: on their way, or of a run that starts later. */
   readonly #coming = new Map<string, number>()
 
@@ -78,9 +80,8 @@ export class Admission {
 
   async #read(): Promise<void> {
     const { broker, stateDir, minFreeBytes } = this.#options
+    this.#unseen = this.#flying
     const [memory, disk] = await Promise.all([broker.memory(), stateDir === null ? null : statfs(stateDir).catch(() => null)])
-    this.#before = this.#since
-    this.#since = 0
     this.#look = {
       at: Date.now(),
       ...memory,
@@ -89,9 +90,13 @@ export class Admission {
     }
   }
 
-  /** null: it may come in. Then `arrived` is owed. */
+  /** null: it may come in. Then `written` and `arrived` are owed. */
   async ask(needs: Needs): Promise<Refusal | null> {
     if (this.#look === null || Date.now() - this.#look.at > LOOK_MS) await this.look()
+    const refusal = this.askNow(needs)
+    if (refusal?.kind !== 'room' || this.#look === null || Date.now() - this.#look.at < AGAIN_MS) return refusal
+    // What is assumed between two looks is more than what is needed.
+    await this.look()
     return this.askNow(needs)
   }
 
@@ -100,8 +105,14 @@ export class Admission {
     const refusal = this.#queues(needs) ?? this.#room(needs)
     if (refusal !== null) return refusal
     for (const [agent, { tasks }] of needs) this.#coming.set(agent, (this.#coming.get(agent) ?? 0) + tasks)
-    this.#since += bytesOf(needs)
+    this.#flying += bytesOf(needs)
+    this.#unseen += bytesOf(needs)
     return null
+  }
+
+  /** It is in the broker, or will never be. */
+  written(needs: Needs): void {
+    this.#flying -= bytesOf(needs)
   }
 
   /** They are in their queues, or will never be. */
@@ -152,7 +163,7 @@ export class Admission {
       return { kind: 'room', message: `the disk of the state volume has ${mib(free)} free; work is taken from ${mib(minFree)} on` }
     if (max === 0) return null
     const floor = MEMORY_SHARE * max
-    const room = floor - used - this.#since - this.#before - END_BYTES * this.#options.allUnfinished()
+    const room = floor - used - this.#unseen - END_BYTES * this.#options.allUnfinished()
     const bytes = bytesOf(needs)
     if (used < floor && bytes <= room) return null
     return {

@@ -82,6 +82,7 @@ async function serve(): Promise<void> {
     ...(env['AGENTCTL_RECORD'] === undefined ? {} : { record: env['AGENTCTL_RECORD'] }),
     ...(env['AGENTCTL_SECRETS'] === undefined ? {} : { secrets: env['AGENTCTL_SECRETS'] }),
     ...(env['AGENTCTL_CONTROL'] === undefined ? {} : { controlSocket: env['AGENTCTL_CONTROL'] }),
+    ...(env['AGENTCTL_MIN_FREE_BYTES'] === undefined ? {} : { limits: { minFreeBytes: Number(env['AGENTCTL_MIN_FREE_BYTES']) } }),
     ...(env['AGENTCTL_STATE'] === undefined ? {} : { stateDir: env['AGENTCTL_STATE'] }),
     ...(env['AGENTCTL_HOST'] === undefined ? {} : { host: env['AGENTCTL_HOST'] }),
     ...(env['AGENTCTL_PORT'] === undefined ? {} : { port: Number(env['AGENTCTL_PORT']) }),

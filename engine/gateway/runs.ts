@@ -85,7 +85,11 @@ export class Runs {
     const now = Date.now()
     const made = submission(project(), request, tracing.run(id, request.traceparent ?? null), now)
     const refusal = await admission.ask(made.needs)
-    if (refusal !== null) throw await this.#refused(id, refusal)
+    if (refusal !== null) {
+      // A submit that is sent again finds its run, however full it is now.
+      if (await this.#isKnown(id)) return { run: id, existing: true }
+      throw refused(id, refusal)
+    }
     let arrived = true
     try {
       const run = await this.#create(id, made, now)
@@ -97,14 +101,14 @@ export class Runs {
       } else if (made.tasks === null) await this.#steps.advance(run)
       else await this.#startPlain(run, made.tasks)
     } finally {
+      admission.written(made.needs)
       if (arrived) admission.arrived(made.needs)
     }
     return { run: id }
   }
 
-  /** A submit that is sent again must find its run, however full it is now. */
-  async #refused(id: string, { kind, message }: Refusal): Promise<unknown> {
-    return kind === 'queue' ? refuse(429, 'AG6008', message) : refuse(503, 'AG6009', `${message} (run ${id} was not made)`)
+  async #isKnown(id: string): Promise<boolean> {
+    return typeof (await this.#kit.broker.readRunFields([id], ['created']))[0]?.[0] === 'string'
   }
 
   /** null: there is one already. */
@@ -123,7 +127,7 @@ export class Runs {
     this.#open.set(id, run)
     const seq = await broker.createRun(id, run.created, fields, definition.dedup?.key).catch((error: unknown) => {
       this.#open.delete(id)
-      throw error
+      throw isFull(error) ? refuse(503, 'AG6009', `the broker's memory is full; run ${id} was not made`) : error
     })
     if (seq === null) {
       this.#open.delete(id)
@@ -194,6 +198,7 @@ export class Runs {
     return this.#options.admission.askNow(needs)
   }
   delegated(needs: Needs): void {
+    this.#options.admission.written(needs)
     this.#options.admission.arrived(needs)
   }
 
@@ -315,6 +320,12 @@ export class Runs {
     for (const run of this.#open.values()) for (const watcher of [...run.watchers]) watcher()
   }
 }
+
+const refused = (id: string, { kind, message }: Refusal): Error =>
+  kind === 'queue'
+    ? refuse(429, 'AG6008', `${message}; run ${id} was not made`)
+    : refuse(503, 'AG6009', `${message}; run ${id} was not made`)
+const isFull = (error: unknown): boolean => error instanceof Error && error.name === 'ReplyError' && /^(OOM|EXECABORT)/.test(error.message)
 
 /** What a run that waits for its time will need, by number. */
 function needsOf(run: Run): Needs {
