@@ -1,4 +1,4 @@
-// Writes docs/file.md from agentfile.schema.json, docs/errors.md from spec/codes.ts and docs/openapi-control.json from the routes of the control API. With --check: says which are stale, exit 1.
+// Writes docs/file.md from agentfile.schema.json, docs/errors.md from spec/codes.ts and docs/openapi-*.json from the routes of the two APIs. With --check: says which are stale, exit 1.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { openapi } from '../engine/gateway/control/openapi.ts'
@@ -124,6 +124,7 @@ ${parts.join('\n\n')}
 const pages = {
   'docs/file.md': file(),
   'docs/errors.md': errors(),
+  'docs/openapi-agent.json': `${JSON.stringify(openapiOfAgents(), null, 2)}\n`,
   'docs/openapi-control.json': `${JSON.stringify(openapi(ROUTES), null, 2)}\n`,
 }
 for (const [path, text] of Object.entries(pages)) {

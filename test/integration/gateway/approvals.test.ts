@@ -125,13 +125,19 @@ test('a question outlives a kill of the gateway and of the agent that asked, and
   expect(other.input).toBe(2)
   a.die()
   // Its agent is gone; the next execution asks the same question and waits for the same answer.
-  const b = agent('a', 2)
-  const again = [await take(b), await take(b)].find((it) => it.id === task.id)
-  expect(again?.attempt).toBe(2)
-  expect((await ask(b, again?.lease ?? '', 'x')).json).toEqual(asked.json)
+  let b = agent('a', 2)
+  let again = await take(b)
+  if (again.id !== task.id) {
+    // The other task came first, and holds the one slot.
+    b = agent('a', 3)
+    again = await take(b)
+  }
+  expect(again.id).toBe(task.id)
+  expect(again.attempt).toBe(2)
+  expect((await ask(b, again.lease, 'x')).json).toEqual(asked.json)
   const waiting = b.call('GET', `/v1/approvals/${asked.json.id}?wait_ms=20000`)
   expect((await decide(asked.json.id, 'reject', 'no')).status).toBe(200)
   expect((await waiting).json).toMatchObject({ status: 'rejected', comment: 'no' })
-  await b.post('/v1/complete', { lease: again?.lease, result: 'stopped' })
+  await b.post('/v1/complete', { lease: again.lease, result: 'stopped' })
   expect((await h.ended(run)).jobs[0]).toMatchObject({ status: 'completed', result: 'stopped' })
 })

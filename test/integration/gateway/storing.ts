@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { type ClientRequest, request } from 'node:http'
 import { join } from 'node:path'
+import { Redis } from 'ioredis'
 import type { ArtifactSettings } from '../../../spec/model.ts'
 import type { LeasedTask } from '../../../spec/protocol.ts'
 import { replicaToken } from '../../../engine/tokens.ts'
@@ -63,5 +64,15 @@ export async function take(client: Client): Promise<LeasedTask> {
     const [task] = (await client.lease(1, 2_000)).tasks
     if (task !== undefined) return task
     if (Date.now() > until) throw new Error('no task within 20 s')
+  }
+}
+
+/** Redis' own count of its commands. */
+export async function commandStats(h: Harness): Promise<string> {
+  const client = new Redis({ host: h.redis.host, port: h.redis.port, password: h.redis.password })
+  try {
+    return await client.info('commandstats')
+  } finally {
+    client.disconnect()
   }
 }
