@@ -143,6 +143,22 @@ test('debootstrap is installed when the engine has no Debian image, and not requ
   expect(asUser.code).toBe(0)
 })
 
+test('--tests: the programs that the examples need are installed as root, named to others, and left alone where they are', async () => {
+  using machine = await new FakeMachine().apt().stub('debootstrap').stub('curl').running()
+  const asRoot = await machine.setup(['--tests'])
+  expect(asRoot.calls).toEqual(['apt-get update -q', 'apt-get install -q -y --no-install-recommends python3'])
+  expect(asRoot.code).toBe(0)
+  expect((await machine.setup()).calls).toEqual(asRoot.calls)
+
+  using laptop = await new FakeMachine({ uid: 1000 }).running()
+  const asUser = await laptop.setup(['--tests'])
+  expect(asUser.output).toContain('apt-get install -y --no-install-recommends python3 curl')
+  expect({ code: asUser.code, calls: asUser.calls }).toEqual({ code: 1, calls: [] })
+
+  using ready = await new FakeMachine().apt().stub('python3').stub('curl').running()
+  expect((await ready.setup(['--tests'])).calls).toEqual([])
+})
+
 test('npm ci runs when node_modules is missing or not what the lockfile says, and only then', async () => {
   using machine = await new FakeMachine().running()
   machine.write('checkout/package-lock.json', JSON.stringify({ packages: { '': {}, 'node_modules/a': { version: '1.0.0' } } }))

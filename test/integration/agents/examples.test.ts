@@ -17,7 +17,6 @@ describe('examples/shell-agent, and the lines of docs/protocol.md', () => {
   let on: Stack
   // The page's lines as an agent: again and again, as it does not know when a task comes.
   const extra = `
-  shell: {}
   page:
     entrypoint: ["/bin/sh", "-c", "until sh -eu /page/lines.sh; do sleep 0.1; done; sleep infinity"]
     volumes: ["./page:/page:ro"]
@@ -36,6 +35,7 @@ describe('examples/shell-agent, and the lines of docs/protocol.md', () => {
   test('an agent in sh and curl counts words', async () => {
     expect(await result(on, 'words', { text: 'to be or "not" to be' })).toEqual({ words: 6, first: 'to' })
     expect(await result(on, 'words', { text: '\t"\\n"\n\u0001 ü\r\nend', lease: 'of its own' })).toEqual({ words: 4, first: '"\\n"' })
+    expect(await result(on, 'words', { command: 'echo one two three' })).toEqual({ words: 3, first: 'one' })
     expect(await result(on, 'words', { texts: [] })).toEqual({ status: 'failed', error: 'expected {"text": "some words"}' })
   })
 
