@@ -2,8 +2,9 @@
 import type { LogLine, LogsRequest } from '../spec/protocol.ts'
 
 export const FLUSH_MS = 250
-/** Of one request; the gateway takes 64 KiB. */
+/** Of one request; the gateway takes 64 KiB, and a thousand lines. */
 const BATCH_BYTES = 48_000
+const BATCH_LINES = 900
 /** Of one task, waiting to be sent. Beyond it the oldest go. */
 const BUFFER_BYTES = 131_072
 /** A longer line comes in pieces. */
@@ -107,7 +108,7 @@ function take(buffer: Buffered): readonly LogLine[] {
   let end = buffer.head
   for (let line = buffer.lines[end]; line !== undefined; line = buffer.lines[end]) {
     const size = exactly(line)
-    if (end > buffer.head && exact + size > BATCH_BYTES) break
+    if (end - buffer.head >= BATCH_LINES || (end > buffer.head && exact + size > BATCH_BYTES)) break
     exact += size
     buffer.bytes -= roughly(line)
     end += 1

@@ -66,7 +66,9 @@ export class DurableGateway extends ScriptedGateway {
     }
     if (pathname.startsWith('/v1/approvals/')) return ok(this.approvals.find((it) => it.id === pathname.slice(14)))
     if (pathname === '/v1/logs') {
-      this.lines.push(...((fields?.['lines'] ?? []) as readonly LogLine[]))
+      const lines = (fields?.['lines'] ?? []) as readonly LogLine[]
+      if (lines.length > 1_000) return { status: 400, body: { error: { code: 'bad_request', message: 'too many lines' } } }
+      this.lines.push(...lines)
       return ok({ ok: true })
     }
     if (pathname === '/v1/delegate') {
