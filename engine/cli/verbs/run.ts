@@ -2,6 +2,7 @@ import { AgentctlError, EXIT } from '../../errors.ts'
 import { parseInputs } from '../arguments.ts'
 import { usage } from '../failure.ts'
 import { exitOf, perform } from '../follow.ts'
+import { withArtifacts } from '../stored.ts'
 import { workOptions } from '../submit-options.ts'
 import { flag, type Run, value, values } from '../verb.ts'
 import { renderRun } from '../views/work.ts'
@@ -24,6 +25,6 @@ export const run: Run = async (session, call) => {
   const inputs = parseInputs(values(call, 'input'), definition.inputs)
   const detach = flag(call, 'detach')
   const view = await perform(session, { project, control, record }, { pipeline, inputs, ...options }, { detach })
-  await session.out.print(view, detach ? (it) => it.run : renderRun)
+  await session.out.print(detach ? view : await withArtifacts(control, view), detach ? (it) => it.run : renderRun)
   return detach ? EXIT.done : exitOf(view)
 }

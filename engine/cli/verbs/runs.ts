@@ -1,4 +1,4 @@
-import { type ArtifactView, type RunView, TERMINAL, type WorkStatus } from '../../../spec/protocol.ts'
+import { TERMINAL, type WorkStatus } from '../../../spec/protocol.ts'
 import type { ControlClient, RunFilter, RunPage } from '../../client/client.ts'
 import { EXIT } from '../../errors.ts'
 import { runOf, wordOf } from '../actions.ts'
@@ -6,6 +6,7 @@ import { parseCount } from '../arguments.ts'
 import { usage } from '../failure.ts'
 import { exitOf, follow, stay } from '../follow.ts'
 import type { Session } from '../session.ts'
+import { withArtifacts } from '../stored.ts'
 import { type Call, flag, type Run, value } from '../verb.ts'
 import { renderEvent, renderRun, renderRuns } from '../views/work.ts'
 
@@ -48,7 +49,7 @@ export const runs: Run = async (session, call) => {
       const detach = flag(call, 'detach')
       const made = await control.retry(run, { all: flag(call, 'all') })
       const view = await stay(session, { project, control }, made.run, { detach })
-      await session.out.print(view, detach ? (it) => it.run : renderRun)
+      await session.out.print(detach ? view : await withArtifacts(control, view), detach ? (it) => it.run : renderRun)
       return detach ? EXIT.done : exitOf(view)
     }
   }
@@ -88,12 +89,3 @@ async function list(session: Session, control: ControlClient, filter: RunFilter,
   )
   return EXIT.done
 }
-
-/** What its tasks have stored is part of what a run came to. */
-const withArtifacts = async (
-  control: ControlClient,
-  view: RunView,
-): Promise<RunView & { readonly artifacts: readonly ArtifactView[] }> => ({
-  ...view,
-  artifacts: await control.artifacts(view.run),
-})

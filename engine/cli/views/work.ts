@@ -5,7 +5,8 @@ import { table } from './table.ts'
 
 export function renderTask(view: TaskView, paint: Paint): string {
   const head = `${statusOf(view.status, paint)} ${view.id}  ${view.agent}${attempts(view.attempts)}\n`
-  return head + errorText(view.error) + (view.result === null ? '' : renderValue(view.result))
+  const stored = view.artifacts === undefined || view.artifacts.length === 0 ? '' : `artifacts:\n${renderArtifacts(view.artifacts, '  ')}`
+  return head + errorText(view.error) + (view.result === null ? '' : renderValue(view.result)) + stored
 }
 
 export function renderRun(view: RunView & { readonly artifacts?: readonly ArtifactView[] }, paint: Paint): string {
