@@ -16,6 +16,8 @@ export interface ArchiverOptions {
   readonly archive: Archive | null
   readonly retention: Retention
   readonly witness: Witness
+  /** What has happened is in the broker after it. */
+  readonly flushEvents: () => Promise<void>
   readonly log: (message: string) => void
 }
 
@@ -63,6 +65,7 @@ export class Archiver {
     if (archive === null) return
     let entry = archive.entry(run)
     if (entry === undefined) {
+      await this.#options.flushEvents()
       const record = await broker.readRun(run)
       const text = record?.get('def')
       if (record === null || text === undefined) return

@@ -3,10 +3,11 @@
  * no folder to write to, all stays in the broker and a loss of its data cannot be told.
  */
 import { access, constants, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Agent } from '../../spec/model.ts'
 import type { Broker } from '../broker/port.ts'
 import { Admission, LOOK_MS } from './admission.ts'
-import { Archive, type ArchiveLimits } from './archive.ts'
+import { Archive, ARCHIVE_FOLDER, type ArchiveLimits } from './archive.ts'
 import { Archiver } from './archiver.ts'
 import { reckon } from './loss.ts'
 import { Retention, type RetentionLimits } from './retention.ts'
@@ -18,11 +19,14 @@ const QUIET_LOOKS = 5
 export interface RecordsOptions {
   readonly broker: Broker
   readonly stateDir: string
+  /** Name of the file of the witness. */
+  readonly witness?: string
   readonly agent: (name: string) => Agent | null
   readonly unfinished: (agent: string) => number
   readonly allUnfinished: () => number
   /** Whether anything has happened since the last time, and how many runs are open. */
   readonly activity: () => { readonly touched: boolean; readonly open: number }
+  readonly flushEvents: () => Promise<void>
   readonly log: (message: string) => void
   readonly limits?: { readonly archive?: ArchiveLimits; readonly retention?: RetentionLimits; readonly minFreeBytes?: number }
 }
@@ -57,21 +61,22 @@ export class Records {
       memory: () => this.admission.memory,
       ...(limits.retention === undefined ? {} : { limits: limits.retention }),
     })
-    this.archiver = new Archiver({ broker, archive, retention: this.retention, witness, log })
+    this.archiver = new Archiver({ broker, archive, retention: this.retention, witness, flushEvents: options.flushEvents, log })
     witness.onBehind = () => void this.#lookForLoss()
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
   }
 
   static async open(options: RecordsOptions): Promise<Records> {
     const { stateDir, log, limits } = options
-    await mkdir(stateDir, { mode: 0o700 }).catch(() => {})
-    const writable = await access(stateDir, constants.W_OK).then(
+    // Not recursive: where nothing is mounted, nothing is made.
+    for (const folder of [stateDir, join(stateDir, ARCHIVE_FOLDER)]) await mkdir(folder, { mode: 0o700 }).catch(() => {})
+    const writable = await access(join(stateDir, ARCHIVE_FOLDER), constants.W_OK).then(
       () => true,
       () => false,
     )
     if (!writable) log(`${stateDir} cannot be written: finished runs stay in the broker, and a loss of its data will not be noticed`)
     const archive = writable ? await Archive.open(stateDir, log, limits?.archive) : null
-    return new Records(options, archive, await Witness.open(writable ? stateDir : null, log))
+    return new Records(options, archive, await Witness.open(writable ? stateDir : null, log, options.witness))
   }
 
   get loss(): Loss | null {

@@ -15,6 +15,7 @@ import { readSecrets, watchRecord } from './config.ts'
 import { controlServer } from './control-api.ts'
 import type { Log } from './desk.ts'
 import { Dispatcher } from './dispatcher.ts'
+import { witnessFile } from './far-broker.ts'
 import { RunEvents } from './events.ts'
 import { Records, type RecordsOptions } from './records.ts'
 import { Journals } from './journal.ts'
@@ -65,10 +66,12 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const records = await Records.open({
     broker,
     stateDir,
+    witness: witnessFile(config.project.broker),
     log,
     agent: config.agent,
     unfinished: (agent) => dispatcher.unfinished(agent),
     allUnfinished: () => dispatcher.allUnfinished,
+    flushEvents: () => events.flush(),
     activity: () => ({ touched: runs.takeTouched(), open: runs.openCount }),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   })
