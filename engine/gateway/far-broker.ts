@@ -1,10 +1,12 @@
 /** How the gateway reaches a broker of the user's own: through the relay of the egress container, with TLS, if any, up to the broker itself. */
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { brokerAddress } from '../../spec/broker.ts'
 import type { BrokerSettings } from '../../spec/model.ts'
 import { TRUSTED_SECRETS } from '../names.ts'
 import { RELAY_PORT } from '../relay.ts'
+import { WITNESS_FILE } from './witness.ts'
 
 export interface FarBroker {
   readonly host: string
@@ -50,4 +52,12 @@ export function farBroker(
     demands: settings.durability,
     refresh,
   }
+}
+
+/** The witness of this broker: who goes to another and comes back has lost nothing. */
+export function witnessFile({ url }: BrokerSettings): string {
+  const address = url === null ? null : brokerAddress(url)
+  if (address === null) return WITNESS_FILE
+  const where = createHash('sha256').update(`${address.host}:${address.port}/${address.db}`).digest('hex').slice(0, 12)
+  return `witness-${where}.jsonl`
 }

@@ -74,9 +74,9 @@ export class Witness {
     this.#log = log
   }
 
-  /** `directory` null: nothing is remembered. */
-  static async open(directory: string | null, log: (message: string) => void): Promise<Witness> {
-    const witness = new Witness(directory === null ? null : join(directory, WITNESS_FILE), log)
+  /** `directory` null: nothing is remembered. `file`: each broker of a project has its own, as another broker is no loss. */
+  static async open(directory: string | null, log: (message: string) => void, file: string = WITNESS_FILE): Promise<Witness> {
+    const witness = new Witness(directory === null ? null : join(directory, file), log)
     await witness.#load()
     return witness
   }

@@ -82,6 +82,7 @@ test('durability in all directions keeps the work; a policy is followed without 
     const view = await project.ended(open)
     expect([view.status, view.jobs[0]?.attempts], durability).toEqual(['completed', 1])
     expect(await listed(project)).toEqual([...runs, open].sort())
+    expect(await project.control.health()).toMatchObject({ broker_loss: null })
   }
 
   const before = await ids(project)
@@ -117,6 +118,7 @@ test('a broker of one’s own: reached by the relay alone, refused with the reas
     ['controller', 'egress', 'gateway', 'secrets'].map((part) => `agentctl-${part}-1`),
   )
   await works(project)
+  expect(await project.control.health()).toMatchObject({ broker: true, broker_loss: null })
   expect(Number((await redis.command('dbsize')).trim().replace(/\D+/g, ''))).toBeGreaterThan(0)
   // The record tells no secret.
   const record = await project.exec('agentctl-gateway-1', ['cat', '/state/record.json'])
@@ -152,4 +154,6 @@ test('a broker of one’s own: reached by the relay alone, refused with the reas
   await project.up({ 'agents.yaml': `${AGENT} }\n` })
   expect(await listed(project)).toEqual(expect.arrayContaining([...own, open]))
   await works(project)
+  // Another broker is no lost one.
+  expect(await project.control.health()).toMatchObject({ broker: true, broker_loss: null })
 }, 240_000)
