@@ -63,7 +63,8 @@ export class Artifacts {
   readonly #open = new Map<string, OfRun>()
   readonly #timers: readonly NodeJS.Timeout[]
   #names = 0
-  #finishing = false
+  #finishing: Promise<void> | null = null
+  #collecting: Promise<number> = Promise.resolve(0)
   /** Digests of manifests that were written while a collection is under way. */
   #fresh: Set<string> | null = null
   #loaded = false
@@ -271,15 +272,19 @@ export class Artifacts {
   }
 
   /** Runs that have ended get their manifest. One that cannot be written (a full disk) is tried again. */
-  async finish(): Promise<void> {
-    if (this.#finishing || !this.#loaded) return
-    this.#finishing = true
+  finish(): Promise<void> {
+    this.#finishing ??= this.#finish().finally(() => {
+      this.#finishing = null
+    })
+    return this.#finishing
+  }
+
+  async #finish(): Promise<void> {
+    if (!this.#loaded) return
     try {
       for (const [id, run] of this.#open) if (!this.#options.isOpen(id) && run.uploads === 0) await this.#finishRun(id, run)
     } catch (error) {
       this.#options.log(`artifacts of ended runs: ${String(error)}`)
-    } finally {
-      this.#finishing = false
     }
   }
 
@@ -292,12 +297,17 @@ export class Artifacts {
     this.#open.delete(id)
   }
 
-  /** Deletes what nobody names any more. How many files. */
-  async collect(now: number = Date.now(), grace_ms?: number): Promise<number> {
-    if (!this.#loaded || this.#fresh !== null) return 0
-    this.#fresh = new Set()
+  /** Deletes what nobody names any more, one collection after the other. How many files. */
+  collect(now: number = Date.now(), grace_ms?: number): Promise<number> {
+    this.#collecting = this.#collecting.then(() => this.#collect(now, grace_ms))
+    return this.#collecting
+  }
+
+  async #collect(now: number, grace_ms?: number): Promise<number> {
+    if (!this.#loaded) return 0
+    const fresh = new Set<string>()
+    this.#fresh = fresh
     try {
-      const fresh = this.#fresh
       const kept = await this.#manifests.keep(now - this.#options.settings().retention_ms)
       const named = (digest: string): boolean =>
         kept.has(digest) || fresh.has(digest) || [...this.#open.values()].some((run) => run.sizes.has(digest))
