@@ -113,9 +113,10 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
       result: json,
       error: refOrNull('WorkError'),
       tasks: { ...count, description: 'How many tasks it has; of a `foreach` one per element.' },
+      children: { ...count, description: 'How many tasks were delegated in it.' },
       times: ref('Times'),
     },
-    ['tasks', 'times'],
+    ['tasks', 'times', 'children'],
   ),
   Run: object(
     {
@@ -128,9 +129,12 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
       trace_id: orNull(string),
       created_at: time,
       ended_at: orNull(time),
+      start_at: orNull(time),
       retry_of: RUN,
+      error: { ...ref('WorkError'), description: 'Why there is no more of it than this: the broker lost it.' },
+      children: { type: 'integer', description: 'How many tasks were delegated.' },
     },
-    ['created_at', 'ended_at', 'retry_of'],
+    ['created_at', 'ended_at', 'start_at', 'retry_of', 'error', 'children'],
   ),
   RunSummary: object(
     {

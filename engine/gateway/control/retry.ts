@@ -4,6 +4,7 @@ import { refuse } from '../submission.ts'
 import type { Fields } from '../http.ts'
 import { decodeTask, inputOf } from '../work.ts'
 import { type Kit, noRun } from './call.ts'
+import { waitingInputs } from './waiting-inputs.ts'
 
 /** Plain tasks: those that did not complete, or with `all` every one. A pipeline: the same inputs, from the beginning. */
 export async function retryRequest(kit: Kit, id: string, { id: newId, all }: Fields): Promise<SubmitRequest> {
@@ -30,9 +31,11 @@ async function inputsOf(kit: Kit, view: RunView, jobs: RunView['jobs']): Promise
     view.run,
     jobs.map((job) => ({ queue: job.agent, id: job.id })),
   )
+  const waited = states.includes(null) ? await waitingInputs(kit, view.run) : {}
   let type: string | null = null
   const inputs = jobs.map((job, index): Json => {
     const data = states[index]?.data
+    if (data === undefined && Object.hasOwn(waited, job.id)) return waited[job.id] ?? null
     if (data === undefined)
       throw refuse(
         409,

@@ -237,7 +237,18 @@ const GATEWAY_ROUTES: readonly Route[] = [
     path: '/v1/health',
     id: 'health',
     summary: 'Is the gateway there, and its broker',
-    answers: answerJson('It is.', object({ ok: { type: 'boolean' }, broker: { type: 'boolean' }, project: { type: 'string' } })),
+    answers: answerJson(
+      'It is.',
+      object({
+        ok: { type: 'boolean' },
+        broker: { type: 'boolean' },
+        project: { type: 'string' },
+        broker_loss: {
+          description:
+            'null, or the last loss of data of the broker: {kind: "volume" or "truncated", from, to, runs, at}; `runs` are those that are lost.',
+        },
+      }),
+    ),
     handle: gateway.health,
   },
   {

@@ -4,6 +4,7 @@ import { type Call, type Kit, noRun, numberOf, send } from './call.ts'
 import { page } from './listing.ts'
 import { retryRequest } from './retry.ts'
 import { submitRequest } from './submit.ts'
+import { keepWaitingInputs } from './waiting-inputs.ts'
 
 const DEFAULT_LIMIT = 100
 
@@ -37,6 +38,7 @@ export async function show(kit: Kit, call: Call): Promise<void> {
 export async function cancel(kit: Kit, call: Call): Promise<void> {
   const id = call.at['run'] as string
   await kit.whenReady()
+  if (kit.runs.isOpen(id)) await keepWaitingInputs(kit, id)
   await kit.runs.cancel(id)
   const view = await kit.views.run(id)
   if (view === null) throw noRun(id)

@@ -11,7 +11,7 @@ const document: AnyJson = openapi(ROUTES)
 beforeAll(async () => {
   gateway = await harness()
   gateway.configure(
-    { worker: { concurrency: 4 }, idle: {}, parent: { delegates_to: ['idle'] } },
+    { worker: { concurrency: 4 }, idle: {}, late: { concurrency: 3 }, parent: { delegates_to: ['idle'] } },
     {
       chain: {
         inputs: { text: { type: 'string', required: true } },
@@ -162,6 +162,16 @@ test('a retry of plain tasks repeats those that did not complete; --all repeats 
   expect((await call('POST', `/v1/runs/${open}/retry`, {})).status).toBe(409)
   await call('POST', `/v1/runs/${open}/cancel`, {})
   expect((await call('POST', '/v1/runs/run_01J00000000000000000000000/retry', {})).status).toBe(404)
+})
+
+test('a run that was cancelled can be repeated, with the inputs of tasks that had not begun', async () => {
+  const run = await submit({ agent: 'late', tasks: [{ n: 1 }, null, 'three'] })
+  await call('POST', `/v1/runs/${run}/cancel`, {})
+  const again = await call('POST', `/v1/runs/${run}/retry`, {})
+  expect(again.status, again.body).toBe(200)
+  const { tasks } = await gateway.agent('late').lease(3)
+  expect(tasks.map((it) => it.input)).toEqual([{ n: 1 }, null, 'three'])
+  await call('POST', `/v1/runs/${again.json.run}/cancel`, {})
 })
 
 test('explain says why a task waits, runs or has ended', async () => {
