@@ -70,6 +70,12 @@ export class Admission {
     return this.#look ?? { used: 0, max: 0 }
   }
 
+  /** More than half of the memory is in use. */
+  get isTight(): boolean {
+    const { used, max } = this.memory
+    return max > 0 && used > max / 2
+  }
+
   /** Reads how full everything is. Whoever has nothing to do does not call it. */
   look(): Promise<void> {
     this.#looking ??= this.#read().finally(() => {

@@ -10,6 +10,11 @@ import type { Witness } from './witness.ts'
 /** At most 64 × (64 KiB of input + 64 KiB of result) in memory. */
 const CHUNK = 64
 const MAX_PAUSE_MS = 30_000
+/** Beyond it a run waits for a quiet second: to archive 10,000 tasks takes as much as to route some thousand. */
+const LARGE = 500
+const MAX_WAIT_MS = 60_000
+/** Of the runs that wait, together. */
+const MAX_WAITING = 50_000
 
 export interface ArchiverOptions {
   readonly broker: Broker
@@ -24,6 +29,7 @@ export interface ArchiverOptions {
 export class Archiver {
   readonly #options: ArchiverOptions
   readonly #queue = new Set<string>()
+  readonly #waiting = new Map<string, { readonly tasks: number; readonly until: number }>()
   readonly #abort = new AbortController()
   #working: Promise<void> | null = null
 
@@ -32,8 +38,26 @@ export class Archiver {
   }
 
   /** All tasks of this run have ended or will not be run. */
-  add(run: string): void {
+  add(run: string, tasks: number): void {
     if (this.#options.archive === null) return
+    if (tasks <= LARGE) this.#push(run)
+    else this.#waiting.set(run, { tasks, until: Date.now() + MAX_WAIT_MS })
+    if (this.#waiting.size > 0) this.look(false)
+  }
+
+  /** `quiet`: nothing has happened for a while. */
+  look(quiet: boolean): void {
+    const now = Date.now()
+    let tasks = [...this.#waiting.values()].reduce((sum, it) => sum + it.tasks, 0)
+    for (const [run, it] of this.#waiting) {
+      if (!quiet && tasks <= MAX_WAITING && it.until > now) return
+      tasks -= it.tasks
+      this.#waiting.delete(run)
+      this.#push(run)
+    }
+  }
+
+  #push(run: string): void {
     this.#queue.add(run)
     this.#working ??= this.#work().finally(() => {
       this.#working = null
@@ -51,6 +75,9 @@ export class Archiver {
         pause = 500
       } catch (error) {
         if (signal.aborted) return
+        // The others are not to wait for this one.
+        this.#queue.delete(run)
+        this.#queue.add(run)
         this.#options.log(
           `archive: run ${run}: ${error instanceof Error ? error.message : String(error)}; it stays in the broker and is tried again`,
         )

@@ -105,6 +105,7 @@ export class Records {
     const { broker, activity } = this.#options
     if (this.#busy || !broker.connected) return
     const { touched, open } = activity()
+    this.archiver.look(!touched || this.admission.isTight)
     this.#looks = touched ? 0 : this.#looks + 1
     if (!touched && (open === 0 || this.#looks % QUIET_LOOKS !== 0)) return
     this.#busy = true

@@ -217,7 +217,7 @@ export class Runs {
     if (this.#delays.due(run.id) !== null) this.#options.admission.arrived(needsOf(run))
     this.#delays.delete(run.id)
     for (const watcher of [...run.watchers]) watcher()
-    if (run.tasks.size === 0) return this.#options.archiver.add(run.id)
+    if (run.tasks.size === 0) return this.#options.archiver.add(run.id, sizeOf(run))
     this.#leaving.set(run.id, run)
     await this.#options.dispatcher().cancel([...run.tasks])
     // Some were fetched or gone without a word.
@@ -231,7 +231,7 @@ export class Runs {
 
   #gone(run: Run, task: string): void {
     run.tasks.delete(task)
-    if (run.tasks.size === 0 && this.#leaving.delete(run.id)) this.#options.archiver.add(run.id)
+    if (run.tasks.size === 0 && this.#leaving.delete(run.id)) this.#options.archiver.add(run.id, sizeOf(run))
   }
 
   /** false: it had ended before. */
@@ -289,7 +289,7 @@ export class Runs {
     for (const [id, tasks] of Map.groupBy(rest, (task) => task.run)) this.#leave(id, tasks)
     await dispatcher().cancel(rest.map((task) => task.id))
     const ended = (await broker.listRuns()).filter((run) => !this.#open.has(run) && !this.#leaving.has(run))
-    for (const run of ended.reverse()) archiver.add(run)
+    for (const run of ended.reverse()) archiver.add(run, 0)
     for (const run of this.#open.values()) if (this.#delays.due(run.id) === null) void this.#steps.advance(run)
     // Whoever waited for a run as it was before looks again.
     for (const run of before) for (const watcher of [...run.watchers]) watcher()
@@ -325,6 +325,7 @@ const refused = (id: string, { kind, message }: Refusal): Error =>
   kind === 'queue'
     ? refuse(429, 'AG6008', `${message}; run ${id} was not made`)
     : refuse(503, 'AG6009', `${message}; run ${id} was not made`)
+const sizeOf = (run: Run): number => [...run.jobs.values()].reduce((sum, { items }) => sum + items, 0)
 const isFull = (error: unknown): boolean => error instanceof Error && error.name === 'ReplyError' && /^(OOM|EXECABORT)/.test(error.message)
 
 /** What a run that waits for its time will need, by number. */

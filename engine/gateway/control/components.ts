@@ -132,7 +132,7 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
       start_at: orNull(time),
       retry_of: RUN,
       error: { ...ref('WorkError'), description: 'Why there is no more of it than this: the broker lost it.' },
-      children: { type: 'integer', description: 'How many tasks were delegated.' },
+      children: { ...count, description: 'How many tasks were delegated.' },
     },
     ['created_at', 'ended_at', 'start_at', 'retry_of', 'error', 'children'],
   ),
