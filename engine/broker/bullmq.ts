@@ -3,14 +3,15 @@
  * only producer, so it knows when there is work. All queues share one connection and one hash slot. A task costs what it costs a
  * bare BullMQ worker: one script to add it, one to end it and fetch the next.
  */
-import { QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
+import { QueueKeys, RedisConnection } from 'bullmq'
 import type { Redis } from 'ioredis'
 import { queueName, queuePrefix } from '../names.ts'
 import { type ConnectionOptions, openConnection } from './connection.ts'
 import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
-import type { ActiveTask, Broker, Ended, Execution, NewTask, TaskRef, TaskState } from './port.ts'
+import type { Broker, Ended, Execution, NewTask, TaskRef } from './port.ts'
 import { type EndKind, type Job, OPTS, Queue } from './queue.ts'
 import { runStore } from './runs.ts'
+import { states } from './states.ts'
 import { taskStore } from './task-store.ts'
 
 export const LOCK_MS = 60_000
@@ -166,42 +167,6 @@ export function connectBroker(options: BullmqOptions): Broker {
       )
     },
     relock,
-    async read(tasks) {
-      const states: (TaskState | null)[] = []
-      for (let at = 0; at < tasks.length; at += CHUNK) {
-        const pipeline = client.pipeline()
-        for (const task of tasks.slice(at, at + CHUNK))
-          pipeline.hmget(
-            jobKey(task),
-            'ats',
-            'data',
-            'returnvalue',
-            'failedReason',
-            'finishedOn',
-            'actl:retried',
-            'timestamp',
-            'processedOn',
-          )
-        for (const fields of await run(pipeline)) states.push(taskState(fields as (string | null)[]))
-      }
-      return states
-    },
-    async active(name) {
-      const tasks: ActiveTask[] = []
-      const ids = await client.lrange(keys.toKey(queueName(name), 'active'), 0, -1)
-      for (let at = 0; at < ids.length; at += CHUNK) {
-        const part = ids.slice(at, at + CHUNK)
-        const pipeline = client.pipeline()
-        for (const id of part) pipeline.hmget(jobKey({ queue: name, id }), 'ats', 'data', 'processedOn').get(`${jobKey({ queue: name, id })}:lock`)
-        const replies = await run(pipeline)
-        part.forEach((id, index) => {
-          const [epoch, data, fetched] = replies[index * 2] as (string | null)[]
-          const holder = replies[index * 2 + 1] as string | null
-          if (typeof data === 'string') tasks.push({ id, epoch: Number(epoch ?? 0), data, holder, since: Number(fetched ?? Date.now()) })
-        })
-      }
-      return tasks
-    },
     limitedUntil: (name) => opened.get(name)?.limitedUntil ?? 0,
     async remove(tasks) {
       // removeJob answers 0 for a locked job and leaves it.
@@ -219,6 +184,7 @@ export function connectBroker(options: BullmqOptions): Broker {
       }
     },
     queues: () => client.smembers(queuesKey),
+    ...states(client, run, (name, part) => keys.toKey(queueName(name), part)),
     ...runStore(client, prefix, run),
     ...taskStore(client, prefix, jobKey, relock, run),
     ...places({
@@ -273,28 +239,6 @@ function execution(queue: Queue, reply: unknown[] | undefined): Execution | null
   const { data, attemptsStarted } = job as { data: string; attemptsStarted?: number }
   return { id, epoch: attemptsStarted ?? 0, data }
 }
-
-function taskState([epoch, data, result, failure, finishedOn, retried, added, fetched]: readonly (
-  | string
-  | null
-  | undefined
-)[]): TaskState | null {
-  if (data === null || data === undefined) return null
-  const finished = finishedOn !== null && finishedOn !== undefined
-  return {
-    epoch: Number(epoch ?? 0),
-    data,
-    finished,
-    result: finished ? (result ?? null) : null,
-    failure: finished ? (failure ?? null) : null,
-    retried: Number(retried ?? 0),
-    added_ms: timeOf(added),
-    fetched_ms: timeOf(fetched),
-    ended_ms: timeOf(finishedOn),
-  }
-}
-
-const timeOf = (text: string | null | undefined): number | null => (typeof text === 'string' ? Number(text) : null)
 
 /** BullMQ's codes for: no such job, no lock, not active, another's lock. */
 const isLost = (error: unknown): boolean => error instanceof Error && 'code' in error && [-1, -2, -3, -6].includes(Number(error.code))

@@ -78,7 +78,6 @@ export class Schedule {
   }
 
   putInOrder(queue: Queue): void {
-    const { book } = this.#desk
     queue.ordered = true
     const ordering = this.#order(queue)
       .catch((error: unknown) => {
