@@ -219,3 +219,23 @@ test('errors explains every code', async () => {
   const all = await agentctl(['errors', '--format', 'json'])
   expect(JSON.parse(all.stdout).errors).toHaveLength(Object.keys(CODES).length)
 })
+
+test('conformance judges a program by the rules that are named, and says what it was not given', async () => {
+  const agent = [process.execPath, 'agents/main.ts']
+  const kept = await agentctl(['conformance', '--format', 'json', '--rule', 'connects', '--rule', 'cancel', '--', ...agent])
+  expect(kept.code).toBe(0)
+  expect(JSON.parse(kept.stdout)).toMatchObject({
+    ok: true,
+    rules: [
+      { id: 'connects', status: 'kept' },
+      { id: 'cancel', status: 'not_applicable' },
+    ],
+  })
+  const broken = await agentctl(['conformance', '--rule', 'connects', '--', '/bin/true'])
+  expect(broken.code).toBe(1)
+  expect(broken.stdout).toContain('BROKEN')
+  const none = await agentctl(['conformance'])
+  expect([none.code, none.stderr]).toEqual([2, expect.stringContaining('conformance expects the command of an agent')])
+  const wrong = await agentctl(['conformance', '--input', '{', '--', '/bin/true'])
+  expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('--input is not JSON')])
+})
