@@ -8,7 +8,7 @@ import { OtlpReceiver } from '../support/otlp.ts'
 import { type Stack, stack } from '../support/stack.ts'
 import { type BrokerState, brokerState, STATE_SCRIPT } from './broker-state.ts'
 import { check, type Verdict } from './checker.ts'
-import type { Fault, History, Submitted } from './history.ts'
+import type { Fault, History, LedgerRun, LedgerTask, Submitted } from './history.ts'
 import { Ledger } from './ledger.ts'
 import { nemesis } from './nemesis.ts'
 import { agentsFile, HANDLERS, PER_KEY, type Shape } from './project.ts'
@@ -230,11 +230,18 @@ async function gather(
     executions: executionsOf(stdout.toString('utf8')),
     runs,
     ...state,
+    tasks: [...state.tasks, ...archived(runs, state)],
     faults,
     perKey: PER_KEY,
     roots: rootsOf(receiver),
     containers: await orphans(project, shape),
   }
+}
+
+/** Ended runs beyond what Redis keeps: their tasks are in the archive, and the control API shows them. */
+function archived(runs: readonly LedgerRun[], state: BrokerState): readonly LedgerTask[] {
+  const there = new Set(state.tasks.map((it) => it.run))
+  return runs.flatMap((run) => (there.has(run.run) || run.status === 'cancelled' ? [] : run.roots))
 }
 
 function rootsOf(receiver: OtlpReceiver): { readonly [run: string]: number } {

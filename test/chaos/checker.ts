@@ -141,9 +141,12 @@ const I3: Invariant = (_, { tasks, children }) => {
   return verdict('I3', 'nothing completed whose child did not', parents.length, violations)
 }
 
-const I4: Invariant = ({ queues, open }, { tasks, children }) => {
+const I4: Invariant = ({ queues, open, runs }, { tasks, children }) => {
+  const cancelled = new Set(runs.filter((it) => it.status === 'cancelled').map((it) => it.run))
   const stuck = [...children].flatMap(([id, all]) => {
     const parent = tasks.get(id)
+    // A task that waited when its run was cancelled is removed, also one that had a child in an execution before.
+    if (parent === undefined && all.every((it) => cancelled.has(it.run))) return []
     if (parent === undefined) return [`${all.length} children of ${id}, which the ledger does not know`]
     return TERMINAL.has(parent.status) || !all.every((it) => TERMINAL.has(it.status))
       ? []

@@ -54,6 +54,8 @@ export interface LedgerRun {
   readonly answers: readonly string[]
   /** What the control API shows of its tasks, by id. */
   readonly shown: { readonly [task: string]: Json }
+  /** The same as tasks: all that is known of those of a run that has gone from the broker into the archive. */
+  readonly roots: readonly LedgerTask[]
   /** Why it did not complete, for the reader of a verdict. */
   readonly errors: readonly string[]
 }

@@ -62,6 +62,10 @@ export function ledgerRun(views: readonly RunView[]): LedgerRun {
     status: last.status,
     answers: [...new Set(ended.map((view) => JSON.stringify([view.status, view.result])))],
     shown: last.pipeline === null ? Object.fromEntries(last.jobs.map((job) => [job.id, job.result])) : {},
+    roots:
+      last.pipeline === null
+        ? last.jobs.map(({ id, agent, status, attempts, result }) => ({ id, run: last.run, agent, parent: null, status, attempts, result }))
+        : [],
     errors: last.jobs.flatMap((job) =>
       job.status === 'completed'
         ? []

@@ -35,7 +35,7 @@ const task = (id: string, change: Partial<LedgerTask> = {}): LedgerTask => ({
 const right: History = {
   submitted: [{ run: RUN, acked: true, tasks: 2, ends: ['completed'], cancel: null }],
   executions: [execution('a'), execution('b'), execution('c', 1, { parent: 'a', child_key: 'k' })],
-  runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 1, execution: 'a#1' } }, errors: [] }],
+  runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 1, execution: 'a#1' } }, roots: [], errors: [] }],
   tasks: [task('a'), task('b'), task('c', { parent: 'a' })],
   queues: [{ name: 'work', waiting: 0, active: 0, delayed: 0, prioritized: 0, locks: 0 }],
   open: [],
@@ -61,14 +61,22 @@ test('a right history has no violation, and every invariant looked at something'
 
 test.each<[string, string, Partial<History>]>([
   ['I1', 'an accepted run is gone', { runs: [] }],
-  ['I1', 'a run never ended', { runs: [{ run: RUN, status: 'running', answers: [], shown: {}, errors: [] }] }],
-  ['I1', 'a run ended otherwise than it could', { runs: [{ run: RUN, status: 'failed', answers: ['one'], shown: {}, errors: [] }] }],
+  ['I1', 'a run never ended', { runs: [{ run: RUN, status: 'running', answers: [], shown: {}, roots: [], errors: [] }] }],
+  [
+    'I1',
+    'a run ended otherwise than it could',
+    { runs: [{ run: RUN, status: 'failed', answers: ['one'], shown: {}, roots: [], errors: [] }] },
+  ],
   [
     'I1',
     'a submitted task is gone',
     { tasks: [task('a'), task('c', { parent: 'a' })], executions: right.executions.filter((it) => it.task !== 'b') },
   ],
-  ['I2', 'two answers about one run', { runs: [{ run: RUN, status: 'completed', answers: ['one', 'two'], shown: {}, errors: [] }] }],
+  [
+    'I2',
+    'two answers about one run',
+    { runs: [{ run: RUN, status: 'completed', answers: ['one', 'two'], shown: {}, roots: [], errors: [] }] },
+  ],
   ['I2', 'a result that nobody reported', { tasks: tasks({ result: { execution: 'z#1', value: 1 } }) }],
   ['I2', 'the result of another task', { tasks: tasks({ result: { execution: 'b#1', value: 1 } }) }],
   [
@@ -76,13 +84,13 @@ test.each<[string, string, Partial<History>]>([
     'a value that was not reported',
     {
       tasks: tasks({ result: { execution: 'a#1', value: 2 } }),
-      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, errors: [] }],
+      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, roots: [], errors: [] }],
     },
   ],
   [
     'I2',
     'the run shows another result than the queue holds',
-    { runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 9 } }, errors: [] }] },
+    { runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 9 } }, roots: [], errors: [] }] },
   ],
   [
     'I2',
@@ -95,7 +103,7 @@ test.each<[string, string, Partial<History>]>([
     {
       executions: executions(execution('a', 2)),
       tasks: tasks({ attempts: 2, result: { execution: 'a#2', value: 1 } }),
-      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, errors: [] }],
+      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, roots: [], errors: [] }],
       faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null }],
     },
   ],
@@ -144,7 +152,7 @@ test('I4 is broken by a parent that waits for children that have ended; I1 sees 
 test('I9 is broken by a result of an execution that began after the cancel was answered', () => {
   const cancelled: Partial<History> = {
     submitted: [{ run: RUN, acked: true, tasks: 2, ends: ['completed'], cancel: { sent: 100, acked: 1_200 } }],
-    runs: [{ run: RUN, status: 'cancelled', answers: ['one'], shown: {}, errors: [] }],
+    runs: [{ run: RUN, status: 'cancelled', answers: ['one'], shown: {}, roots: [], errors: [] }],
   }
   expect(broken(cancelled)).toEqual([])
   expect(broken({ ...cancelled, executions: right.executions.map((it) => ({ ...it, begin: 1_300 })) })).toEqual(['I9'])
