@@ -7,14 +7,15 @@ import { type Call, value } from './verb.ts'
 export type WorkOptions = Pick<SubmitOptions, 'priority' | 'delay_ms' | 'dedup_key' | 'dedup_ttl_ms' | 'timeouts'>
 
 export function workOptions(call: Call): WorkOptions {
-  const [priority, delay, key, ttl, timeout] = ['priority', 'delay', 'key', 'keyTtl', 'timeout'].map((name) => value(call, name))
-  if (ttl != null && key == null) throw usage('--key-ttl goes with --key')
+  const given = (name: string): string | undefined => value(call, name) ?? undefined
+  const [priority, delay, key, ttl, timeout] = [given('priority'), given('delay'), given('key'), given('keyTtl'), given('timeout')]
+  if (ttl !== undefined && key === undefined) throw usage('--key-ttl goes with --key')
   return {
-    ...(priority == null ? {} : { priority: parsePriority(priority) }),
-    ...(delay == null ? {} : { delay_ms: parseMilliseconds('--delay', delay) }),
-    ...(key == null ? {} : { dedup_key: parseKey(key) }),
-    ...(ttl == null ? {} : { dedup_ttl_ms: parseMilliseconds('--key-ttl', ttl) }),
-    ...(timeout == null ? {} : { timeouts: { schedule_to_close_ms: positive(parseMilliseconds('--timeout', timeout)) } }),
+    ...(priority === undefined ? {} : { priority: parsePriority(priority) }),
+    ...(delay === undefined ? {} : { delay_ms: parseMilliseconds('--delay', delay) }),
+    ...(key === undefined ? {} : { dedup_key: parseKey(key) }),
+    ...(ttl === undefined ? {} : { dedup_ttl_ms: parseMilliseconds('--key-ttl', ttl) }),
+    ...(timeout === undefined ? {} : { timeouts: { schedule_to_close_ms: positive(parseMilliseconds('--timeout', timeout)) } }),
   }
 }
 

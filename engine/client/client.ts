@@ -20,7 +20,6 @@ import {
   TERMINAL,
   type WorkStatus,
 } from '../../spec/protocol.ts'
-import { AgentctlError } from '../errors.ts'
 import { newRunId } from '../ulid.ts'
 import { streamEvents } from './events.ts'
 import { type ClientOptions, makeSend, type Send, textOf, type Transport } from './send.ts'
@@ -189,9 +188,6 @@ export class ControlClient {
     return this.#send({ method: 'POST', path: where, headers, body: Buffer.from(JSON.stringify(body)), wait_ms: 0 }, parse<T>)
   }
 }
-
-/** Lost for now: the gateway or its broker restarts. */
-export const isAway = (error: unknown): boolean => error instanceof AgentctlError && (error.code === 'AG5001' || error.code === 'AG5002')
 
 async function parse<T>(response: Parameters<typeof textOf>[0]): Promise<T> {
   const answer = await textOf(response)

@@ -63,15 +63,16 @@ function refuseOthers({ options }: Call, word: keyof typeof WORDS): void {
 }
 
 function filterOf(call: Call): RunFilter & { readonly limit: number } {
-  const [status, agent, before, limit] = ['status', 'agent', 'before', 'limit'].map((name) => value(call, name))
-  if (status != null && !STATUSES.includes(status)) throw usage(`--status expects one of ${STATUSES.join(', ')}, got "${status}"`)
-  const count = limit == null ? DEFAULT_LIMIT : parseCount('--limit', limit)
+  const given = (name: string): string | undefined => value(call, name) ?? undefined
+  const [status, agent, before, limit] = [given('status'), given('agent'), given('before'), given('limit')]
+  if (status !== undefined && !STATUSES.includes(status)) throw usage(`--status expects one of ${STATUSES.join(', ')}, got "${status}"`)
+  const count = limit === undefined ? DEFAULT_LIMIT : parseCount('--limit', limit)
   if (count === 0) throw usage('--limit expects at least 1')
   return {
     limit: count,
-    ...(status == null ? {} : { status: status as WorkStatus }),
-    ...(agent == null ? {} : { agent }),
-    ...(before == null ? {} : { before: runOf(before) }),
+    ...(status === undefined ? {} : { status: status as WorkStatus }),
+    ...(agent === undefined ? {} : { agent }),
+    ...(before === undefined ? {} : { before: runOf(before) }),
   }
 }
 

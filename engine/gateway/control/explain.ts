@@ -17,7 +17,7 @@ export async function explanation(kit: Kit, id: string): Promise<Explanation | n
 async function reasonsOf(kit: Kit, view: TaskView): Promise<readonly Reason[]> {
   if (TERMINAL.has(view.status)) return [ended(view)]
   const asked = kit.approvals.pendingOf(view.id).map(question)
-  if (kit.dispatcher.task(view.id)?.lease == null) {
+  if ((kit.dispatcher.task(view.id)?.lease ?? null) === null) {
     const before = await ofItsRun(kit, view.id)
     if (before.length > 0) return before
   }
