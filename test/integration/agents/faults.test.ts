@@ -30,7 +30,7 @@ test('a killed agent: another replica has its task in less than a second', async
     [[2, 'done\n']],
   ])
   expect(Number(lines(started)[1]) / 1e6 - killed).toBeLessThan(1_000)
-  expect((await on.events(run)).map(({ event }) => event)).toEqual(['queued', 'leased', 'requeued', 'leased', 'completed'])
+  expect((await on.events(run)).map(({ event }) => event)).toEqual(['queued', 'leased', 'requeued', 'leased', 'log', 'completed'])
 })
 
 test('a killed gateway: the task is not run again, and its end reaches the next gateway', async () => {
