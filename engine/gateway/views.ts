@@ -110,9 +110,15 @@ export class Views {
   async run(id: string): Promise<RunView | null> {
     const source = await this.#source(id)
     if (source === null) return null
-    const view = await this.#view(id, source)
-    // Forgotten by the broker while it was read.
-    if (source.archived || this.#archive?.has(id) !== true || (await this.#broker.readRun(id)) !== null) return view
+    let isWhole = true
+    const read: Source['read'] = async (tasks) => {
+      const states = await source.read(tasks)
+      isWhole &&= states.every((state) => state !== null)
+      return states
+    }
+    const view = await this.#view(id, { ...source, read })
+    // Forgotten by the broker while it was read, or half forgotten by a gateway that was killed at it: its tasks go first.
+    if (source.archived || isWhole || this.#archive?.has(id) !== true) return view
     const archived = await this.#fromArchive(id)
     return archived === null ? view : this.#view(id, archived)
   }

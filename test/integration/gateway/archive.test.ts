@@ -194,3 +194,14 @@ test('with no folder to write to, all stays in the broker, and it is said', asyn
   await restart()
   expect((await show(run)).status).toBe('completed')
 })
+
+test('a run that was half forgotten (its tasks, not its record, when the gateway was killed) still shows its results', async () => {
+  await start()
+  const run = await plain([1, 2])
+  const seen = await show(run)
+  await archived(run)
+  await h.broker().forget([0, 1].map((item) => ({ queue: 'work', id: `${run}.task.${item}` })))
+  expect(await h.broker().readRun(run)).not.toBeNull()
+  expect(seen.result).toEqual({ task: [{ done: 1 }, { done: 2 }] })
+  expect(await show(run)).toEqual(seen)
+})
