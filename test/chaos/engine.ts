@@ -41,8 +41,11 @@ export async function secondEngine(): Promise<SecondEngine> {
       '--pidfile',
       join(folder, 'pid'),
     ]
-    // One default bridge per machine: ours names every network that it uses.
-    daemon = spawn('dockerd', [...flags, '--bridge', 'none', '--shutdown-timeout', '5'], { stdio: ['ignore', log, log] })
+    // In a network namespace of its own: beside the machine's engine it would take away the default bridge and change its packet filter.
+    const inside = `ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward; exec "$@"`
+    daemon = spawn('unshare', ['--net', 'sh', '-c', inside, 'sh', 'dockerd', ...flags, '--shutdown-timeout', '5'], {
+      stdio: ['ignore', log, log],
+    })
     const until = Date.now() + START_MS
     while (
       !(await docker.ping().then(
