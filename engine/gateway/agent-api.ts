@@ -65,6 +65,8 @@ class AgentApi {
       held: (replica, token) => {
         const lease = options.dispatcher.held(replica, token)
         if (lease !== null) return lease
+        // Until the leases of the gateway before are taken over, none is known, and none is lost.
+        if (!this.#ready) throw unavailable()
         const session = replica.session ?? replica.sessionless
         if (session !== null) options.dispatcher.refused(session, token, 'use')
         throw lost()
