@@ -43,6 +43,8 @@ export class AgentUnderTest {
     this.#child = spawn(program, args, { env: { ...process.env, ...given }, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
     for (const stream of [this.#child.stdout, this.#child.stderr])
       stream?.on('data', (chunk: Buffer) => (this.output = (this.output + chunk.toString()).slice(-OUTPUT_CHARS)))
+    // Whoever plays is gone: the agent must not stay.
+    process.once('exit', this.#kill)
     this.exited = new Promise((resolve) => {
       const end = (): void => {
         this.hasExited = true
@@ -56,19 +58,24 @@ export class AgentUnderTest {
     })
   }
 
+  readonly #kill = (): void => {
+    const { pid } = this.#child
+    try {
+      if (pid !== undefined) process.kill(-pid, 'SIGKILL')
+    } catch {
+      // Nobody is left.
+    }
+  }
+
   /** To the process itself: what a container's stop does. */
   terminate(): void {
     this.#child.kill('SIGTERM')
   }
 
   async end(): Promise<void> {
-    const { pid } = this.#child
     if (this.#container !== null) await removed(this.#container)
-    try {
-      if (pid !== undefined) process.kill(-pid, 'SIGKILL')
-    } catch {
-      // Nobody is left.
-    }
+    this.#kill()
+    process.off('exit', this.#kill)
     await Promise.race([this.exited, new Promise((resolve) => setTimeout(resolve, KILL_MS))])
     rmSync(this.#folder, { recursive: true, force: true })
   }
