@@ -13,7 +13,7 @@ const task = (command: string, agent = 'worker') => ({ agent, type: 'task', task
 
 async function works(project: Stack): Promise<void> {
   const view = await project.ended(await project.submit(task('echo here')))
-  expect([view.status, (view.jobs[0]?.result as { readonly stdout: string }).stdout]).toEqual(['completed', 'here\n'])
+  expect(view).toMatchObject({ status: 'completed', jobs: [{ result: { stdout: 'here\n' } }] })
 }
 const ids = async ({ runtime, name }: Stack): Promise<ReadonlyMap<string, string>> =>
   new Map((await runtime.containers(name)).map((it) => [it.name.slice(name.length + 1), it.id]))
