@@ -146,16 +146,16 @@ test('debootstrap is installed when the engine has no Debian image, and not requ
 test('--tests: the programs that the examples need are installed as root, named to others, and left alone where they are', async () => {
   using machine = await new FakeMachine().apt().stub('debootstrap').stub('curl').running()
   const asRoot = await machine.setup(['--tests'])
-  expect(asRoot.calls).toEqual(['apt-get update -q', 'apt-get install -q -y --no-install-recommends python3'])
+  expect(asRoot.calls).toEqual(['apt-get update -q', 'apt-get install -q -y --no-install-recommends python3 openssl'])
   expect(asRoot.code).toBe(0)
   expect((await machine.setup()).calls).toEqual(asRoot.calls)
 
   using laptop = await new FakeMachine({ uid: 1000 }).running()
   const asUser = await laptop.setup(['--tests'])
-  expect(asUser.output).toContain('apt-get install -y --no-install-recommends python3 curl')
+  expect(asUser.output).toContain('apt-get install -y --no-install-recommends python3 curl openssl')
   expect({ code: asUser.code, calls: asUser.calls }).toEqual({ code: 1, calls: [] })
 
-  using ready = await new FakeMachine().apt().stub('python3').stub('curl').running()
+  using ready = await new FakeMachine().apt().stub('python3').stub('curl').stub('openssl').running()
   expect((await ready.setup(['--tests'])).calls).toEqual([])
 })
 
