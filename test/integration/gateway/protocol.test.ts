@@ -1,7 +1,7 @@
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { MAX_BODY_BYTES } from '../../../spec/protocol.ts'
+import { type LeasedTask, MAX_BODY_BYTES } from '../../../spec/protocol.ts'
 import { harness, type Harness, http, until } from './harness.ts'
 
 let h: Harness
@@ -12,6 +12,7 @@ beforeAll(async () => {
     b: { concurrency: 2 },
     c: { concurrency: 2 },
     self: { concurrency: 1, delegates_to: ['self'] },
+    selfish: { delegates_to: ['selfish'] },
     lead: { concurrency: 2, delegates_to: ['b'] },
     w: { concurrency: 2 },
     dying: {},
@@ -254,6 +255,34 @@ test('a replica that goes loses its tasks within a second; the third death ends 
   const view = await h.ended(run)
   expect(view.status).toBe('failed')
   expect(view.jobs[0]).toMatchObject({ status: 'dead', attempts: 3, error: { code: 'agent_died' } })
+})
+
+test('an agent that keeps dying with a child does not take the parked parent along', async () => {
+  const run = await one('selfish', 'parent')
+  const executions: unknown[] = []
+  // Both go back to the head of their queue at a death, in any order.
+  for (let replica = 1; replica <= 10; replica++) {
+    const agent = h.agent('selfish', replica)
+    const take = async (): Promise<LeasedTask> => {
+      const [task] = (await agent.lease(1, 5_000)).tasks
+      executions.push(task?.input)
+      return task as LeasedTask
+    }
+    const { lease, input } = await take()
+    if (input === 'parent') {
+      const { json } = await agent.post('/v1/delegate', { lease, key: 'child', agent: 'selfish', input: 'child' })
+      const child = (await agent.call('GET', `/v1/tasks/${json.task}`)).json
+      if (child.status === 'dead') {
+        expect(child.attempts).toBe(3)
+        await agent.post('/v1/complete', { lease, result: 'without it' })
+        break
+      }
+      await take()
+    }
+    agent.die()
+  }
+  expect((await h.ended(run)).result).toEqual({ task: ['without it'] })
+  expect(executions.filter((input) => input === 'child')).toHaveLength(3)
 })
 
 test('a new session of the same replica ends the one before', async () => {
