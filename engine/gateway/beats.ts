@@ -25,7 +25,9 @@ export function hearBeat(book: Book, session: Session, call: LeaseCall): readonl
   }
   if (session.id === '') return lost
   for (const lease of session.leases) {
-    if (!lease.doubtful || lease.settling !== null || named.has(lease.token) || now - lease.delivered < MISSED_MS) continue
+    // One that is cancelled is not begun any more.
+    if (!lease.doubtful || lease.settling !== null || lease.cancel !== null || named.has(lease.token) || now - lease.delivered < MISSED_MS)
+      continue
     lease.missed += 1
     if (lease.missed < MISSED_BEATS) continue
     lease.missed = 0

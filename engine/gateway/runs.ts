@@ -38,6 +38,8 @@ export class Runs {
   readonly #leaving = new Map<string, Run>()
   readonly #turns = new Turns()
   readonly #delays = new Delays((id) => void this.#begin(id))
+  readonly #submitting = new Set<Promise<SubmitReply>>()
+  #held: Promise<void> | null = null
   #closing = false
   #touched = false
 
@@ -66,6 +68,25 @@ export class Runs {
 
   /** The same id, or the same key, again is the same run. */
   async submit(request: SubmitRequest): Promise<SubmitReply> {
+    while (this.#held !== null) await this.#held
+    const made = this.#take(request)
+    this.#submitting.add(made)
+    return made.finally(() => this.#submitting.delete(made))
+  }
+
+  /** Nothing is submitted until `release`, and what was being submitted is done. */
+  async hold(): Promise<() => void> {
+    while (this.#held !== null) await this.#held
+    const held = Promise.withResolvers<void>()
+    this.#held = held.promise
+    await Promise.allSettled(this.#submitting)
+    return () => {
+      this.#held = null
+      held.resolve()
+    }
+  }
+
+  async #take(request: SubmitRequest): Promise<SubmitReply> {
     if (request.id !== undefined && !RUN_ID.test(request.id))
       throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${request.id.slice(0, 40)}"`)
     const { id, dedup_key } = request
@@ -261,7 +282,7 @@ export class Runs {
     })
   }
 
-  /** `unfinished`: what the broker's queues hold. Called again after a loss of data. */
+  /** `unfinished`: what the broker's queues hold. Called again after a loss of data; then within `hold`. */
   async recover(unfinished: readonly Task[]): Promise<void> {
     const { archive, archiver, broker, dispatcher } = this.#options
     const before = [...this.#open.values()]

@@ -188,10 +188,15 @@ async function takeOver(
   for (let pause = 100; !signal.aborted; pause = Math.min(2 * pause, 2_000)) {
     try {
       const readAll = async (): Promise<readonly Task[]> => {
-        const found = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
-        await runs.recover(found)
-        await besideTasks()
-        return found
+        const release = await runs.hold()
+        try {
+          const found = await dispatcher.adopt(new Set([...(await broker.queues()), ...agents()]))
+          await runs.recover(found)
+          await besideTasks()
+          return found
+        } finally {
+          release()
+        }
       }
       await records.reckon()
       const tasks = await readAll()

@@ -87,19 +87,26 @@ export class Views {
     const [state] = agent === null ? [] : await this.#broker.read([{ queue: agent, id }])
     const live = this.#dispatcher().task(id)
     const isArchived = this.#archive?.has(run) === true
-    if (agent !== null && state !== undefined && state !== null && (state.finished || !isArchived)) return this.#taskView(id, agent, state)
+    const isHere = state?.finished === true ? !isArchived || !(await this.#isBack(run)) : !isArchived
+    if (agent !== null && state !== undefined && state !== null && isHere) return this.#taskView(id, agent, state)
     if (this.#archive !== null && isArchived) {
       const archived = await this.#archive.read(run, { task: id })
       const then = archived === null ? null : agentIn(id, archived.record.get(childField(id)), archived.record.get('def'))
-      const was = archived?.tasks.get(id)?.state ?? null
-      if (then !== null && was !== null) return this.#taskView(id, then, was)
-      if (then !== null)
-        return { id, agent: then, type: 'task', status: 'cancelled', attempts: 0, result: null, error: null, trace_id: null }
+      const was = archived?.tasks.get(id)
+      if (then === null || was === undefined) return null
+      if (was.state?.finished === true) return this.#taskView(id, then, was.state)
+      return { id, agent: then, type: 'task', status: 'cancelled', attempts: 0, result: null, error: null, trace_id: null }
     }
     if (agent === null) return null
     const [fields] = await this.#broker.readRunFields([run], ['status'])
     const status: WorkStatus = live === undefined && fields?.[0] !== 'running' ? 'cancelled' : 'queued'
     return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error: null, trace_id: traceIdOf(live?.sent) }
+  }
+
+  /** A broker that lost data has it once more, as it was before its end. */
+  async #isBack(archived: string): Promise<boolean> {
+    const [fields] = await this.#broker.readRunFields([archived], ['status', LOST_FIELD])
+    return fields?.[0] === 'running' || typeof fields?.[1] === 'string'
   }
 
   #taskView(id: string, agent: string, state: TaskState): TaskView {
