@@ -86,6 +86,8 @@ export type FromThread =
       readonly step?: StepBeat
     }
   | { readonly kind: 'log'; readonly n: number; readonly stream: LogLine['stream']; readonly text: string }
+  /** `ctx.workspace` was asked for the first time. */
+  | { readonly kind: 'workspace'; readonly n: number }
   | { readonly kind: 'ask'; readonly n: number; readonly call: number; readonly ask: Ask }
   /** Of a stream; null: its end. */
   | { readonly kind: 'chunk'; readonly call: number; readonly bytes: Uint8Array | null; readonly error?: string }

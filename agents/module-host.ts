@@ -29,6 +29,8 @@ class Thread {
   readonly #options: ModuleOptions
   readonly #tasks = new Map<number, HandlerTask>()
   readonly #graces = new Map<number, NodeJS.Timeout>()
+  /** Tasks whose folder there may be. */
+  readonly #workspaces = new Set<number>()
   readonly #onEnd: () => void
   readonly #pulls = new Map<number, { readonly resolve: (bytes: Uint8Array | null) => void; readonly reject: (error: Error) => void }>()
   #outbox: ToThread[] = []
@@ -89,6 +91,7 @@ class Thread {
     if (message.kind === 'ask') return this.#ask(message)
     if (message.kind === 'chunk') return this.#chunk(message)
     if (message.kind === 'pong') return this.#ponged()
+    if (message.kind === 'workspace') return void this.#workspaces.add(message.n)
     // Not kept: the next task loads the file again, which may have been mended.
     this.#ended = { code: 'module_load_failed', message: message.message }
     this.isRetired = true
@@ -96,6 +99,7 @@ class Thread {
   }
 
   #ask({ n, call, ask }: Extract<FromThread, { kind: 'ask' }>): void {
+    if (ask.op === 'restore') this.#workspaces.add(n)
     const pull = (): Promise<Uint8Array | null> =>
       new Promise((resolve, reject) => {
         if (this.#isOver) return reject(new Error('the thread of the module ended'))
@@ -122,7 +126,8 @@ class Thread {
     clearTimeout(this.#graces.get(n))
     this.#graces.delete(n)
     task.done(outcome)
-    rm(this.#options.workspace(task), { recursive: true, force: true }, () => {})
+    // A look at a folder that never was would be most of what a small task costs. A thread that crashed may not have said so.
+    if (this.#workspaces.delete(n) || this.#isOver) rm(this.#options.workspace(task), { recursive: true, force: true }, () => {})
     if (this.isRetired && this.#tasks.size === 0) this.close()
   }
 

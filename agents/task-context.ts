@@ -187,8 +187,10 @@ export function createTaskContext(task: ThreadTask, { post, onChild, onAnswer }:
     },
     step: (name, fn, options) => durable().step(name, fn, options),
     get workspace(): string {
-      if (!isWorkspaceMade) mkdirSync(task.workspace, { recursive: true })
+      if (isWorkspaceMade) return task.workspace
       isWorkspaceMade = true
+      post({ kind: 'workspace', n })
+      mkdirSync(task.workspace, { recursive: true })
       return task.workspace
     },
     async approve(key, message, data = null) {

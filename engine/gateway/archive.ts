@@ -14,6 +14,8 @@ import type { TaskState } from '../broker/port.ts'
 import { RUN_ID } from './ulid.ts'
 
 export const ARCHIVE_FOLDER = 'archive'
+/** Characters that go to the compressor at once. */
+const TEXT_BLOCK = 65_536
 const INDEX = 'index.jsonl'
 const SUFFIX = '.json.gz'
 const DAY_MS = 86_400_000
@@ -161,7 +163,11 @@ export class Archive {
     const counts = { tasks: 0, broker_bytes: 0 }
     const entry = (): Omit<ArchiveEntry, 'size'> => ({ run, pipeline: source.pipeline, status, agents, created, ended, ...counts })
     try {
-      await pipeline(Readable.from(lines(source, counts, entry)), createGzip({ level: 4 }), createWriteStream(temporary, { mode: 0o600 }))
+      await pipeline(
+        Readable.from(blocksOf(lines(source, counts, entry))),
+        createGzip({ level: 4 }),
+        createWriteStream(temporary, { mode: 0o600 }),
+      )
       const file = await open(temporary, 'r+')
       const { size } = await file.stat()
       await file.sync().finally(() => file.close())
@@ -279,6 +285,18 @@ async function* lines(source: ArchiveSource, counts: { tasks: number; broker_byt
     yield line({ t: 'event', line: event })
   }
   yield `${JSON.stringify({ t: 'end', sha256: hash.digest('hex'), entry: entry() })}\n`
+}
+
+/** A line by itself would cost the compressor more than its bytes do. */
+async function* blocksOf(texts: AsyncIterable<string>): AsyncGenerator<string> {
+  let block = ''
+  for await (const text of texts) {
+    block += text
+    if (block.length < TEXT_BLOCK) continue
+    yield block
+    block = ''
+  }
+  if (block !== '') yield block
 }
 
 /** Not readline: its iterator does not end when its input fails. */

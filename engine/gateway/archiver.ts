@@ -13,6 +13,9 @@ const MAX_PAUSE_MS = 30_000
 /** Beyond it a run waits for a quiet second: to archive 10,000 tasks takes as much as to route some thousand. */
 const LARGE = 500
 const MAX_WAIT_MS = 60_000
+/** So many times as long as a chunk took is waited for the next one: a fifth of the time at most goes into archiving. */
+const IDLE_SHARE = 4
+const MAX_QUEUED = 5
 /** Of the runs that wait, together. */
 const MAX_WAITING = 50_000
 
@@ -105,7 +108,7 @@ export class Archiver {
         created: Number(record.get('created')),
         ended: Number(record.get('ended') ?? record.get('created')),
         record,
-        tasks: read(broker, tasksOf(run, record)),
+        tasks: this.#read(tasksOf(run, record)),
         events: await broker.readEvents(run),
       })
     }
@@ -113,16 +116,21 @@ export class Archiver {
     retention.ended({ run, tasks: entry.tasks, bytes: entry.broker_bytes })
   }
 
+  async *#read(refs: readonly TaskRef[]): AsyncGenerator<ArchivedTask> {
+    const { signal } = this.#abort
+    for (let at = 0; at < refs.length; at += CHUNK) {
+      const begin = performance.now()
+      const part = refs.slice(at, at + CHUNK)
+      const states = await this.#options.broker.read(part)
+      for (const [index, { queue, id }] of part.entries()) yield { id, queue, state: states[index] ?? null }
+      // A large run goes slowly beside the work, unless others wait for their turn.
+      if (refs.length > LARGE && this.#queue.size <= MAX_QUEUED)
+        await sleep(IDLE_SHARE * (performance.now() - begin), undefined, { signal, ref: false })
+    }
+  }
+
   async close(): Promise<void> {
     this.#abort.abort()
     await this.#working
-  }
-}
-
-async function* read(broker: Broker, refs: readonly TaskRef[]): AsyncGenerator<ArchivedTask> {
-  for (let at = 0; at < refs.length; at += CHUNK) {
-    const part = refs.slice(at, at + CHUNK)
-    const states = await broker.read(part)
-    for (const [index, { queue, id }] of part.entries()) yield { id, queue, state: states[index] ?? null }
   }
 }

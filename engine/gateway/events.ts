@@ -9,6 +9,9 @@ import type { Task } from './work.ts'
 const FLUSH_MS = 100
 /** Per run; a run of thousands of tasks is watched live. */
 const KEPT = 2_000
+/** Events of one run within FLUSH_MS, beyond which a task's usual ones are left out. */
+const MANY = 250
+const COMMON: ReadonlySet<RunEvent['event']> = new Set(['queued', 'leased', 'completed'])
 /** Of a run's kept lines, so that events cannot fill the broker (logs are events too). */
 const KEPT_BYTES = 1_048_576
 const MAX_MESSAGE = 2_000
@@ -66,6 +69,8 @@ export class RunEvents implements EventSink {
 
   add(task: Of, event: RunEvent['event'], message?: string, percent?: number, data?: Json): void {
     const pending = this.#pending.get(task.run)
+    // What nobody can read at this pace is not written: it would cost more than the tasks themselves.
+    if (pending !== undefined && pending.length >= MANY && COMMON.has(event)) return
     const entry = {
       id: `${this.#start}.${(this.#count++).toString(36)}`,
       at: Date.now(),

@@ -279,7 +279,7 @@ test('lines of ctx.log and of commands reach the gateway before the end of their
     { stream: 'stdout', text: 'no end' },
     { stream: 'stderr', text: 'why' },
   ])
-})
+}, 20_000)
 
 test('a task that writes faster than the gateway takes loses its oldest lines, is told so, and ends', async () => {
   gateway.first = ({ path }) => (path === '/v1/logs' ? { status: 503, body: {} } : null)
