@@ -123,6 +123,12 @@ export class Dispatcher {
     }
   }
 
+  /** It stands in its queue's line, and was not seen when that was read: the look at the lengths counts it. */
+  found(task: Task): void {
+    const { book } = this.#desk
+    if (!book.tasks.has(task.id) && !book.hasEnded(task.id)) book.track(task)
+  }
+
   /** What keeps a task that has not ended, most immediate first; empty: nothing is known of it. */
   whyWaiting(id: string): Promise<readonly Reason[]> {
     return whyWaiting({ desk: this.#desk, limits: this.#limits }, id)

@@ -7,7 +7,10 @@ import { type Job, makeRun, type Run, statusOf } from './run.ts'
 import type { RunKit } from './run-kit.ts'
 import { type Definition, jobField, type JobRecord, taskId } from './run-record.ts'
 import { addTasks } from './run-tasks.ts'
-import type { Task } from './work.ts'
+import { decodeTask, type Task } from './work.ts'
+
+/** Ranges of lost tasks in a message. */
+const NAMED = 20
 
 /** null: the record is of no use. `tasks`: those of it that have not ended. */
 export function readRun(id: string, record: ReadonlyMap<string, string>, tasks: readonly Task[]): Run | null {
@@ -39,11 +42,21 @@ async function readJob(kit: RunKit, run: Run, definition: PipelineJob, record: R
     const id = taskId(run.id, definition.id, item)
     if (!run.tasks.has(id)) refs.push({ queue: definition.agent, id, item })
   }
+  // One that ends while they are read is counted by whoever hears of it.
+  for (const { id } of refs) run.tasks.add(id)
   const states = await kit.broker.read(refs)
   const missing = new Set<number>()
-  for (const [index, { item }] of refs.entries()) {
-    const state = states[index]
-    if (state?.finished !== true) missing.add(item)
+  for (const [index, { id, item, queue }] of refs.entries()) {
+    const state = states[index] ?? null
+    if (!run.tasks.has(id)) continue
+    if (state?.finished === false) {
+      // It was on its way from one place of its queue to another when these were read.
+      const task = decodeTask(id, queue, state.data)
+      if (task !== null) kit.dispatcher().found(task)
+      continue
+    }
+    run.tasks.delete(id)
+    if (state === null) missing.add(item)
     else {
       job.ended += 1
       job.statuses.add(statusOf(state))
@@ -67,8 +80,21 @@ async function addMissing(
   if (inputs !== null) return addTasks(kit, run, definition, inputs, missing)
   job.ended += missing.size
   job.statuses.add('failed')
-  const error: WorkError = { code: 'lost', message: `${missing.size} task(s) are gone from the broker` }
+  const error: WorkError = { code: 'lost', message: `${missing.size} task(s) are gone from the broker: ${itemsOf(missing)}` }
   job.error = error
+  kit.log(`AG5004: run ${run.id}, job "${definition.id}": ${error.message}`)
+}
+
+/** 0-2, 5, … */
+function itemsOf(missing: ReadonlySet<number>): string {
+  const ranges: [number, number][] = []
+  for (const item of [...missing].sort((a, b) => a - b)) {
+    const last = ranges.at(-1)
+    if (last !== undefined && last[1] === item - 1) last[1] = item
+    else ranges.push([item, item])
+  }
+  const told = ranges.slice(0, NAMED).map(([from, to]) => (from === to ? `${from}` : `${from}-${to}`))
+  return `${told.join(', ')}${ranges.length > NAMED ? ', …' : ''}`
 }
 
 function jobOf(record: ReadonlyMap<string, string>, id: string): JobRecord | null {

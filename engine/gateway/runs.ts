@@ -40,6 +40,8 @@ export class Runs {
   readonly #delays = new Delays((id) => void this.#begin(id))
   readonly #submitting = new Set<Promise<SubmitReply>>()
   #held: Promise<void> | null = null
+  /** Which runs are open is known. */
+  #recovered = false
   #closing = false
   #touched = false
 
@@ -49,8 +51,10 @@ export class Runs {
     this.#steps = new RunSteps(this.#kit, (run) => this.#ended(run))
   }
 
+  /** Until all have been read, any may be: what is wrongly kept is cancelled then, what is wrongly removed is lost. */
   isOpen(run: string): boolean {
-    return this.#open.get(run)?.status === 'running'
+    const known = this.#open.get(run)
+    return known === undefined ? !this.#recovered : known.status === 'running'
   }
   get openCount(): number {
     return this.#open.size
@@ -257,6 +261,7 @@ export class Runs {
 
   /** false: it had ended before. */
   async cancel(id: string): Promise<boolean> {
+    while (this.#held !== null) await this.#held
     const run = this.#open.get(id)
     if (run === undefined || run.ending) return false
     // At once: no step starts anything from here on.
@@ -286,6 +291,7 @@ export class Runs {
   async recover(unfinished: readonly Task[]): Promise<void> {
     const { archive, archiver, broker, dispatcher } = this.#options
     const before = [...this.#open.values()]
+    this.#recovered = false
     this.#open.clear()
     this.#leaving.clear()
     this.#delays.clear()
@@ -306,7 +312,8 @@ export class Runs {
       else if (status !== undefined && status !== 'running') await broker.closeRun(id, [['status', status]])
       else await this.#reopen(id, record, byRun.get(id) ?? [])
     }
-    const rest = unfinished.filter((task) => !this.#open.has(task.run))
+    this.#recovered = true
+    const rest = unfinished.filter((task) => !this.#open.has(task.run) && dispatcher().task(task.id) !== undefined)
     for (const [id, tasks] of Map.groupBy(rest, (task) => task.run)) this.#leave(id, tasks)
     await dispatcher().cancel(rest.map((task) => task.id))
     const ended = (await broker.listRuns()).filter((run) => !this.#open.has(run) && !this.#leaving.has(run))
@@ -317,11 +324,20 @@ export class Runs {
   }
 
   async #reopen(id: string, record: ReadonlyMap<string, string>, tasks: readonly Task[]): Promise<void> {
-    const run = readRun(id, record, tasks)
+    // One of them may have ended meanwhile, by the death of its agent.
+    const run = readRun(
+      id,
+      record,
+      tasks.filter((task) => this.#options.dispatcher().task(task.id) !== undefined),
+    )
     if (run === null) return
     this.#open.set(id, run)
     const due = run.definition.start_at ?? 0
-    if (due <= Date.now()) return readJobs(this.#kit, run, record)
+    if (due <= Date.now()) {
+      const read = readJobs(this.#kit, run, record)
+      run.advancing = read.catch(() => {})
+      return read
+    }
     readDelayed(run, record)
     this.#options.admission.expect(needsOf(run))
     this.#delays.add(id, due)

@@ -202,10 +202,17 @@ async function takeOver(
       const tasks = await readAll()
       const held = tasks.filter((task) => task.lease !== null).length
       log(`ready: ${tasks.length} unfinished task(s), ${held} of them held by replicas`)
-      records.onLoss = async () => void (await readAll())
+      // After a loss, until all has been read: a reading that fails is made again at the next reconnect.
+      let isStale = false
+      const readAnew = async (): Promise<void> => {
+        isStale = true
+        await readAll()
+        isStale = false
+      }
+      records.onLoss = readAnew
       const again = async (): Promise<void> => {
-        if ((await records.reckon()) === null) await dispatcher.resync()
-        else await readAll()
+        if ((await records.reckon()) === null && !isStale) await dispatcher.resync()
+        else await readAnew()
       }
       // From now on: each reconnect.
       let first = true

@@ -95,12 +95,17 @@ export class Views {
       const was = archived?.tasks.get(id)
       if (then === null || was === undefined) return null
       if (was.state?.finished === true) return this.#taskView(id, then, was.state)
-      return { id, agent: then, type: 'task', status: 'cancelled', attempts: 0, result: null, error: null, trace_id: null }
+      const { record } = archived as ArchivedRun
+      const error = was.state === null ? goneError(record.get(jobField(jobIn(id))), record.get('status')) : null
+      const status = error === null ? 'cancelled' : 'failed'
+      return { id, agent: then, type: 'task', status, attempts: 0, result: null, error, trace_id: null }
     }
     if (agent === null) return null
-    const [fields] = await this.#broker.readRunFields([run], ['status'])
-    const status: WorkStatus = live === undefined && fields?.[0] !== 'running' ? 'cancelled' : 'queued'
-    return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error: null, trace_id: traceIdOf(live?.sent) }
+    const [fields] = await this.#broker.readRunFields([run], ['status', jobField(jobIn(id))])
+    const isOver = live === undefined && fields?.[0] !== 'running'
+    const error = isOver ? goneError(fields?.[1], fields?.[0]) : null
+    const status: WorkStatus = error !== null ? 'failed' : isOver ? 'cancelled' : 'queued'
+    return { id, agent, type: live?.type ?? 'task', status, attempts: 0, result: null, error, trace_id: traceIdOf(live?.sent) }
   }
 
   /** A broker that lost data has it once more, as it was before its end. */
@@ -148,6 +153,7 @@ export class Views {
         Array.from({ length: recorded?.items ?? 0 }, (_, item) => ({ queue: job.agent, id: taskId(id, job.id, item) })),
         status,
         budget,
+        goneError(field, status),
       )
       const result: Json = job.foreach === null ? (tasks[0]?.result ?? null) : tasks.map((task) => task.result)
       results.set(job.id, result)
@@ -226,10 +232,12 @@ export class Views {
     refs: readonly TaskRef[],
     run: WorkStatus,
     budget: { bytes: number },
+    gone: WorkError | null,
   ): Promise<readonly Omit<JobView, 'agent'>[]> {
     const states = await source.read(refs)
     return states.map((state, index) => {
       const id = (refs[index] as TaskRef).id
+      if (state === null && gone !== null) return { id, status: 'failed', attempts: 0, result: null, error: gone }
       if (state === null) return { id, status: run === 'running' ? 'queued' : 'cancelled', attempts: 0, result: null, error: null }
       budget.bytes -= state.result?.length ?? 0
       const outcome = this.#outcome(id, budget.bytes < 0 ? { ...state, result: null } : state)
@@ -253,8 +261,15 @@ export class Views {
 function agentIn(id: string, child: string | null | undefined, definition: string | null | undefined): string | null {
   if (typeof child === 'string') return child
   if (typeof definition !== 'string') return null
-  const job = id.slice(runOf(id).length + 1, id.lastIndexOf('.'))
-  return (JSON.parse(definition) as Definition).pipeline.jobs[job]?.agent ?? null
+  return (JSON.parse(definition) as Definition).pipeline.jobs[jobIn(id)]?.agent ?? null
+}
+const jobIn = (id: string): string => id.slice(runOf(id).length + 1, id.lastIndexOf('.'))
+
+/** What is told of a task that the broker does not have, when its run ended without it; null: it was cancelled before it began. */
+function goneError(field: string | null | undefined, run: string | null | undefined): WorkError | null {
+  if (typeof field !== 'string' || run === 'running' || run === 'cancelled') return null
+  const { error } = JSON.parse(field) as JobRecord
+  return error?.code === 'lost' ? error : null
 }
 
 const statesIn = ({ tasks }: ArchivedRun, refs: readonly TaskRef[]): readonly (TaskState | null)[] =>
