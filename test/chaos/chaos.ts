@@ -25,6 +25,8 @@ export interface ChaosOptions {
   readonly agent_ms: number
   readonly core_ms: number
   readonly controller_ms: number
+  /** strict: nothing may be lost. normal: what is lost must be told. */
+  readonly durability: 'strict' | 'normal'
   /** Restarts the engine; null: it is not ours to restart. */
   readonly restartEngine: (() => Promise<void>) | null
   readonly log: (line: string) => void
@@ -47,7 +49,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
   const all = random(seed)
   const work = workload(all.fork('work'), options.tasks)
   await using receiver = await OtlpReceiver.start()
-  const file = (version: number): string => agentsFile(options.shape, version, receiver.hostUrl)
+  const file = (version: number): string => agentsFile(options.shape, version, receiver.hostUrl, options.durability)
   await using project = await stack('t-chaos', { 'agents.yaml': file(1), ...HANDLERS })
   const { control, runtime, name } = project
   const redis = redisCli(project)
@@ -81,8 +83,8 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
       },
     ],
     failed: (verb, error) => log(`${verb}: ${String(error).slice(0, 500)}`),
-    told: ({ kind, target, at, until }) =>
-      log(`${new Date(at).toISOString().slice(11, 23)} ${kind} → ${target} (${(until ?? at) - at} ms)`),
+    told: ({ kind, target, at, until, missed }) =>
+      log(`${new Date(at).toISOString().slice(11, 23)} ${kind} → ${target} (${(until ?? at) - at} ms${missed ? ', missed' : ''})`),
   })
   const began = Date.now()
   await submitAll(options, project, work, submitted, ledger, began, length)
@@ -94,7 +96,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
   await heal(project, file(2), log)
   await ledger.drain(new Set(submitted.keys()), DRAIN_MS)
   const heal_ms = Date.now() - healing
-  const history = await gather(project, redis, ledger, submitted, faults, receiver, options.shape)
+  const history = await gather(project, redis, ledger, submitted, faults, receiver, options)
   return { options, work, history, verdicts: check(history), heal_ms }
 }
 
@@ -211,7 +213,7 @@ async function gather(
   submitted: ReadonlyMap<string, Submitted>,
   faults: readonly Fault[],
   receiver: OtlpReceiver,
-  shape: Shape,
+  { shape, durability }: ChaosOptions,
 ): Promise<History> {
   const { runtime, name } = project
   const runs = await ledger.final(new Set(submitted.keys()))
@@ -232,6 +234,7 @@ async function gather(
     ...state,
     tasks: [...state.tasks, ...archived(runs, state)],
     faults,
+    mayLose: durability === 'normal',
     perKey: PER_KEY,
     roots: rootsOf(receiver),
     containers: await orphans(project, shape),

@@ -73,6 +73,7 @@ export async function crashTrial(redis: TestRedis, name: string, gateway: string
     runs: runs.map((it, index) => both(it, again[index] as LedgerRun)),
     ...state,
     faults: [],
+    mayLose: false,
     perKey: null,
     roots: null,
     containers: null,

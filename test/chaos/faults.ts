@@ -31,6 +31,14 @@ export function below(pid: number): readonly number[] {
   return children.flatMap((child) => [child, ...below(child)])
 }
 
+/** The gateway itself; its supervisor starts it again. */
+function gatewayIn(pid: number): number {
+  const last = below(pid).at(-1)
+  const command = last === undefined ? '' : readFileSync(`/proc/${last}/cmdline`, 'utf8').replaceAll('\0', ' ')
+  if (last === undefined || !command.includes('gateway')) throw new Error(`expected the gateway below ${pid}, got "${command}"`)
+  return last
+}
+
 const pause = (ms: number, signal: AbortSignal): Promise<void> => sleep(ms, undefined, { signal }).catch(() => {})
 const some = (struck: Struck): Promise<void> => pause(struck.random.whole(1_000, 7_000), struck.signal)
 const ignore = (): void => {}
@@ -104,8 +112,7 @@ export const CORE_FAULTS: { readonly [kind: string]: { readonly part: 'gateway' 
   'gateway process: kill -9': {
     part: 'gateway',
     strike: async ({ runtime }, { name }) => {
-      // The last one is the gateway itself; its supervisor starts it again.
-      process.kill(below(await pidOf(runtime, name)).at(-1) as number, 'SIGKILL')
+      process.kill(gatewayIn(await pidOf(runtime, name)), 'SIGKILL')
     },
   },
   'gateway container: kill -9': { part: 'gateway', strike: kill9 },
@@ -130,10 +137,9 @@ export async function inflict(struck: Struck, kind: string, container: ObservedC
   const at = Date.now()
   const target =
     container.labels[LABEL.agent] === undefined ? container.name : `${container.labels[LABEL.agent]}.${container.labels[LABEL.replica]}`
-  try {
-    await strike(struck, container)
-  } catch {
-    // What it was to break had just gone; it may have been hit, so it counts.
-  }
-  return { kind, target, at, until: Date.now() }
+  const missed = await strike(struck, container).then(
+    () => false,
+    () => true,
+  )
+  return { kind, target, at, until: Date.now(), missed }
 }

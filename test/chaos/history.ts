@@ -56,6 +56,8 @@ export interface LedgerRun {
   readonly shown: { readonly [task: string]: Json }
   /** The same as tasks: all that is known of those of a run that has gone from the broker into the archive. */
   readonly roots: readonly LedgerTask[]
+  /** Said to be lost by the broker (AG5004): what it showed before is gone with it. */
+  readonly lost: boolean
   /** Why it did not complete, for the reader of a verdict. */
   readonly errors: readonly string[]
 }
@@ -76,6 +78,8 @@ export interface Fault {
   readonly at: number
   /** When it was taken back (thawed, connected, up again); null: it has no end of its own. */
   readonly until: number | null
+  /** What it was to break had just gone. */
+  readonly missed: boolean
 }
 
 export interface History {
@@ -88,6 +92,8 @@ export interface History {
   readonly open: readonly string[]
   readonly strayKeys: readonly string[]
   readonly faults: readonly Fault[]
+  /** The broker may lose its last second (`durability: normal`), if the loss is told. Else nothing may be lost. */
+  readonly mayLose: boolean
   /** Most executions with the same key at once; null: not asked for. */
   readonly perKey: number | null
   /** Roots per run as the receiver of spans saw them; null: no telemetry. */

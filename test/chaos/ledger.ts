@@ -66,6 +66,7 @@ export function ledgerRun(views: readonly RunView[]): LedgerRun {
       last.pipeline === null
         ? last.jobs.map(({ id, agent, status, attempts, result }) => ({ id, run: last.run, agent, parent: null, status, attempts, result }))
         : [],
+    lost: last.error?.code === 'lost',
     errors: last.jobs.flatMap((job) =>
       job.status === 'completed'
         ? []

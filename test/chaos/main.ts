@@ -1,5 +1,5 @@
 /**
- * `npm run test:chaos [-- crash-points]`: the long forms. SEED, TASKS, MINUTES in the environment. Exit code 1: an invariant was violated.
+ * `npm run test:chaos [-- crash-points]`: the long forms. SEED, TASKS, MINUTES, DURABILITY in the environment. Exit code 1: an invariant was violated.
  */
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -38,6 +38,7 @@ async function longOn(restartEngine: (() => Promise<void>) | null): Promise<bool
     agent_ms: 1_000,
     core_ms: 15_000,
     controller_ms: 100_000,
+    durability: process.env['DURABILITY'] === 'normal' ? 'normal' : 'strict',
     restartEngine,
     log: out,
   })

@@ -56,13 +56,16 @@ export async function nemesis(options: NemesisOptions): Promise<readonly Fault[]
   }
   const core = async (): Promise<void> => {
     const random = struck.random.fork('core')
-    // Each kind once before any comes again.
-    let kinds: string[] = []
+    // Gateway and Redis in turns, and of each every kind once before any comes again.
+    const left: { readonly [part in 'gateway' | 'broker']: string[] } = { gateway: [], broker: [] }
+    let part: 'gateway' | 'broker' = random.chance(0.5) ? 'gateway' : 'broker'
     while (!signal.aborted) {
       await pause(options.core_ms)
       if (signal.aborted) return
-      if (kinds.length === 0) kinds = Object.keys(CORE_FAULTS)
+      const kinds = left[part]
+      if (kinds.length === 0) kinds.push(...Object.keys(CORE_FAULTS).filter((kind) => CORE_FAULTS[kind]?.part === part))
       const [kind = ''] = kinds.splice(random.whole(0, kinds.length - 1), 1)
+      part = part === 'gateway' ? 'broker' : 'gateway'
       const fault = CORE_FAULTS[kind]
       if (fault !== undefined) note(await inflict(struck, kind, partOf(await containers(), project, fault.part), fault.strike))
     }
@@ -90,14 +93,14 @@ export async function nemesis(options: NemesisOptions): Promise<readonly Fault[]
     for (let tries = 1; tries <= VERB_TRIES; tries++) {
       try {
         await act()
-        note({ kind, target: 'project', at, until: Date.now() })
+        note({ kind, target: 'project', at, until: Date.now(), missed: false })
         return
       } catch (error) {
         options.failed(kind, error)
         await sleep(1_000)
       }
     }
-    note({ kind: `${kind} (failed)`, target: 'project', at, until: Date.now() })
+    note({ kind: `${kind} (failed)`, target: 'project', at, until: Date.now(), missed: true })
   }
   await Promise.all([agents(), core(), controller(), ...options.verbs.map(verb)])
   await Promise.all(underWay)

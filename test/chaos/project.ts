@@ -8,7 +8,8 @@ export interface Shape {
 }
 
 /** `version` changes the agents' configuration: what `up` replaces while they work. */
-export const agentsFile = (shape: Shape, version: number, telemetry: string | null): string => `
+export const agentsFile = (shape: Shape, version: number, telemetry: string | null, durability: string): string => `
+broker: { durability: ${durability} }
 agents:
   work:
     replicas: ${shape.work}

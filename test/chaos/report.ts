@@ -10,10 +10,13 @@ export interface Report {
   readonly executions: number
   /** Executions beyond the first of their task, without those that follow a failure. */
   readonly again: number
+  /** Runs that the gateway says the broker lost. */
+  readonly lost: number
+  readonly durability: string
   /** Tasks that three agents died with: their runs fail, and are no violation. */
   readonly dead: number
   readonly ends: { readonly [status: string]: number }
-  readonly faults: { readonly [kind: string]: { readonly count: number; readonly next_lease_ms: Times | null } }
+  readonly faults: { readonly [kind: string]: { readonly count: number; readonly missed: number; readonly next_lease_ms: Times | null } }
   readonly invariants: readonly {
     readonly invariant: string
     readonly says: string
@@ -37,12 +40,17 @@ export function reportOf({ options, history, verdicts, heal_ms }: ChaosResult): 
     runs: runs.length,
     executions: executions.length,
     again: againOf(executions),
+    lost: runs.filter((it) => it.lost).length,
+    durability: options.durability,
     dead: tasks.filter((it) => it.status === 'dead').length,
     ends: counted(runs.filter((it) => TERMINAL.has(it.status)).map((it) => it.status)),
     faults: Object.fromEntries(
       [...kinds]
         .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([kind, all]) => [kind, { count: all.length, next_lease_ms: timesOf(all, begins) }]),
+        .map(([kind, all]) => [
+          kind,
+          { count: all.length, missed: all.filter((it) => it.missed).length, next_lease_ms: timesOf(all, begins) },
+        ]),
     ),
     invariants: verdicts,
     heal_ms,
@@ -73,12 +81,14 @@ export function reportText(report: Report): string {
     `SEED=${report.seed}: ${report.tasks} tasks of ${report.runs} runs in ${report.executions} executions, ${report.again} of them again after a fault`,
     `runs: ${Object.entries(report.ends)
       .map(([status, count]) => `${count} ${status}`)
-      .join(', ')}; ${report.dead} tasks dead; healed and drained in ${(report.heal_ms / 1_000).toFixed(1)} s`,
+      .join(
+        ', ',
+      )}; ${report.dead} tasks dead; ${report.lost} runs lost and said to be (durability: ${report.durability}); healed and drained in ${(report.heal_ms / 1_000).toFixed(1)} s`,
     '',
-    'fault                          count   next begin after its end, ms (median, longest)',
+    'fault                          count  missed   next begin after its end, ms (median, longest)',
     ...Object.entries(report.faults).map(
-      ([kind, { count, next_lease_ms: ms }]) =>
-        `${kind.padEnd(30)} ${String(count).padStart(5)}   ${ms === null ? '-' : `${ms.median}, ${ms.max}`}`,
+      ([kind, { count, missed, next_lease_ms: ms }]) =>
+        `${kind.padEnd(30)} ${String(count).padStart(5)}  ${String(missed).padStart(6)}   ${ms === null ? '-' : `${ms.median}, ${ms.max}`}`,
     ),
     '',
     ...report.invariants.flatMap(({ invariant, says, checked, violations }) => [

@@ -14,8 +14,9 @@ test(`600 tasks under faults: none is lost, none is visible twice (SEED=${seed})
     minutes: 0.75,
     shape: { work: 3, keyed: 1, lead: 2 },
     agent_ms: 1_000,
-    core_ms: 9_000,
+    core_ms: 7_000,
     controller_ms: 25_000,
+    durability: 'strict',
     restartEngine: null,
     log: () => {},
   })
@@ -24,6 +25,8 @@ test(`600 tasks under faults: none is lost, none is visible twice (SEED=${seed})
   process.stdout.write(text)
   expect(report.tasks).toBeGreaterThan(400)
   expect(result.history.faults.length).toBeGreaterThan(20)
+  for (const part of ['gateway', 'Redis'])
+    expect(result.history.faults.filter(({ kind, missed }) => kind.startsWith(part) && !missed).length, part).toBeGreaterThan(0)
   for (const { invariant, checked, violations } of report.invariants) {
     expect(violations, `${invariant}\n${text}`).toEqual([])
     expect(checked, invariant).toBeGreaterThan(0)

@@ -8,7 +8,7 @@ import { crashTrial, wrong } from '../../chaos/crash-scenario.ts'
 import { random, seedOf } from '../../chaos/random.ts'
 import { startRedis, type TestRedis } from '../../support/redis.ts'
 
-const SAMPLES = 40
+const SAMPLES = 20
 const WIDTH = 2
 const seed = seedOf(process.env)
 

@@ -35,12 +35,15 @@ const task = (id: string, change: Partial<LedgerTask> = {}): LedgerTask => ({
 const right: History = {
   submitted: [{ run: RUN, acked: true, tasks: 2, ends: ['completed'], cancel: null }],
   executions: [execution('a'), execution('b'), execution('c', 1, { parent: 'a', child_key: 'k' })],
-  runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 1, execution: 'a#1' } }, roots: [], errors: [] }],
+  runs: [
+    { run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 1, execution: 'a#1' } }, roots: [], lost: false, errors: [] },
+  ],
   tasks: [task('a'), task('b'), task('c', { parent: 'a' })],
   queues: [{ name: 'work', waiting: 0, active: 0, delayed: 0, prioritized: 0, locks: 0 }],
   open: [],
   strayKeys: [],
   faults: [],
+  mayLose: false,
   perKey: 1,
   roots: { [RUN]: 1 },
   containers: [],
@@ -61,11 +64,11 @@ test('a right history has no violation, and every invariant looked at something'
 
 test.each<[string, string, Partial<History>]>([
   ['I1', 'an accepted run is gone', { runs: [] }],
-  ['I1', 'a run never ended', { runs: [{ run: RUN, status: 'running', answers: [], shown: {}, roots: [], errors: [] }] }],
+  ['I1', 'a run never ended', { runs: [{ run: RUN, status: 'running', answers: [], shown: {}, roots: [], lost: false, errors: [] }] }],
   [
     'I1',
     'a run ended otherwise than it could',
-    { runs: [{ run: RUN, status: 'failed', answers: ['one'], shown: {}, roots: [], errors: [] }] },
+    { runs: [{ run: RUN, status: 'failed', answers: ['one'], shown: {}, roots: [], lost: false, errors: [] }] },
   ],
   [
     'I1',
@@ -75,7 +78,7 @@ test.each<[string, string, Partial<History>]>([
   [
     'I2',
     'two answers about one run',
-    { runs: [{ run: RUN, status: 'completed', answers: ['one', 'two'], shown: {}, roots: [], errors: [] }] },
+    { runs: [{ run: RUN, status: 'completed', answers: ['one', 'two'], shown: {}, roots: [], lost: false, errors: [] }] },
   ],
   ['I2', 'a result that nobody reported', { tasks: tasks({ result: { execution: 'z#1', value: 1 } }) }],
   ['I2', 'the result of another task', { tasks: tasks({ result: { execution: 'b#1', value: 1 } }) }],
@@ -84,18 +87,18 @@ test.each<[string, string, Partial<History>]>([
     'a value that was not reported',
     {
       tasks: tasks({ result: { execution: 'a#1', value: 2 } }),
-      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, roots: [], errors: [] }],
+      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, roots: [], lost: false, errors: [] }],
     },
   ],
   [
     'I2',
     'the run shows another result than the queue holds',
-    { runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 9 } }, roots: [], errors: [] }] },
+    { runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: { a: { value: 9 } }, roots: [], lost: false, errors: [] }] },
   ],
   [
     'I2',
     'the result of an execution that was fenced out',
-    { tasks: tasks({ attempts: 2 }), faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null }] },
+    { tasks: tasks({ attempts: 2 }), faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null, missed: false }] },
   ],
   [
     'I2',
@@ -103,8 +106,8 @@ test.each<[string, string, Partial<History>]>([
     {
       executions: executions(execution('a', 2)),
       tasks: tasks({ attempts: 2, result: { execution: 'a#2', value: 1 } }),
-      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, roots: [], errors: [] }],
-      faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null }],
+      runs: [{ run: RUN, status: 'completed', answers: ['one'], shown: {}, roots: [], lost: false, errors: [] }],
+      faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null, missed: false }],
     },
   ],
   ['I2', 'one execution began twice', { executions: executions(execution('b', 1, { execution: 'b#1 again', acked: null })) }],
@@ -134,7 +137,10 @@ test.each<[string, string, Partial<History>]>([
   [
     'I5',
     'more executions than the ledger knows',
-    { executions: executions(execution('b', 2, { acked: false })), faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null }] },
+    {
+      executions: executions(execution('b', 2, { acked: false })),
+      faults: [{ kind: 'kill', target: 'work.1', at: 1_900, until: null, missed: false }],
+    },
   ],
   ['I6', 'a trace with two roots', { roots: { [RUN]: 2 } }],
   ['I7', 'a container too many', { containers: ['p-work-9 should not be'] }],
@@ -152,17 +158,25 @@ test('I4 is broken by a parent that waits for children that have ended; I1 sees 
 test('I9 is broken by a result of an execution that began after the cancel was answered', () => {
   const cancelled: Partial<History> = {
     submitted: [{ run: RUN, acked: true, tasks: 2, ends: ['completed'], cancel: { sent: 100, acked: 1_200 } }],
-    runs: [{ run: RUN, status: 'cancelled', answers: ['one'], shown: {}, roots: [], errors: [] }],
+    runs: [{ run: RUN, status: 'cancelled', answers: ['one'], shown: {}, roots: [], lost: false, errors: [] }],
   }
   expect(broken(cancelled)).toEqual([])
   expect(broken({ ...cancelled, executions: right.executions.map((it) => ({ ...it, begin: 1_300 })) })).toEqual(['I9'])
 })
 
 test('an execution that lost does not count towards its key: its lease had gone to another', () => {
-  const faults = [{ kind: 'freeze', target: 'work.1', at: 1_100, until: 1_900 }]
+  const faults = [{ kind: 'freeze', target: 'work.1', at: 1_100, until: 1_900, missed: false }]
   const lost = execution('b', 1, { key: 'tenant', acked: false, end: 9_000 })
   const won = execution('b', 2, { key: 'tenant' })
   const history = { ...right, faults, executions: [lost, won, ...right.executions.filter((it) => it.task !== 'b')] }
   const visible = task('b', { attempts: 2, result: { execution: 'b#2', value: 1 } })
   expect(broken({ ...history, tasks: [task('a'), visible, task('c', { parent: 'a' })] })).toEqual([])
+})
+
+test('a run that the gateway says is lost is no violation where the broker may lose, and is one where it may not', () => {
+  const lost = { run: RUN, status: 'failed' as const, answers: ['one', 'lost'], shown: {}, roots: [], lost: true, errors: ['lost'] }
+  const change = { runs: [lost], tasks: [], executions: [] }
+  expect(broken({ ...change, mayLose: true })).toEqual([])
+  expect(broken(change)).toEqual(['I1', 'I2'])
+  expect(broken({ ...change, mayLose: true, runs: [{ ...lost, lost: false }] })).toEqual(['I1', 'I2'])
 })
