@@ -1,6 +1,6 @@
 /** Nine invariants over one history (docs/operations.md "Chaos"). Pure: a verdict is repeatable, and each is shown to find what it is for. */
 import { type Json, MAX_DEATHS, TERMINAL } from '../../spec/protocol.ts'
-import type { Execution, History, LedgerTask } from './history.ts'
+import type { Execution, Fault, History, LedgerTask } from './history.ts'
 
 export interface Verdict {
   readonly invariant: string
@@ -165,8 +165,19 @@ const I4: Invariant = ({ queues, open, runs }, { tasks, children }) => {
   ])
 }
 
+const strikes = ({ target, at, until }: Fault, { replica, begin, end }: Execution): boolean =>
+  (target === replica || target === 'project') && at <= (end ?? begin) + BLAME_MS && (until ?? at) >= begin
+
 const I5: Invariant = ({ faults }, { byTask, tasks }) => {
   const violations: string[] = []
+  for (const task of tasks.values()) {
+    if (task.status !== 'dead') continue
+    const executions = byTask.get(task.id) ?? []
+    const deaths = executions.filter((it) => it.end === null || faults.some((fault) => strikes(fault, it)))
+    // One that died before it could write has left nothing.
+    if (deaths.length + Math.max(0, task.attempts - executions.length) < MAX_DEATHS)
+      violations.push(`${task.id} is dead, and only ${deaths.length} of its ${executions.length} executions can have died`)
+  }
   for (const [id, all] of byTask) {
     const task = tasks.get(id)
     const ordered = [...all].sort((a, b) => a.attempt - b.attempt)
@@ -182,7 +193,12 @@ const I5: Invariant = ({ faults }, { byTask, tasks }) => {
       if (!isBlamed) violations.push(`${id}: execution ${it.attempt} follows ${before.attempt} without a failure or a fault`)
     }
   }
-  return verdict('I5', 'no execution without a reason: a failure that may be retried, or a fault', byTask.size, violations)
+  return verdict(
+    'I5',
+    'no execution without a reason (a failure that may be retried, or a fault), and none dead without three',
+    byTask.size,
+    violations,
+  )
 }
 
 const I6: Invariant = ({ roots }) =>

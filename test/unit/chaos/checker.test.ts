@@ -180,3 +180,17 @@ test('a run that the gateway says is lost is no violation where the broker may l
   expect(broken(change)).toEqual(['I1', 'I2'])
   expect(broken({ ...change, mayLose: true, runs: [{ ...lost, lost: false }] })).toEqual(['I1', 'I2'])
 })
+
+test('a task is dead for a reason: each of three agents died in an execution of it', () => {
+  const died = [1, 2, 3].map((attempt) => execution('a', attempt, { end: null, outcome: null, acked: null }))
+  const faults = [{ kind: 'kill', target: 'work.1', at: 1_500, until: 3_500, missed: false }]
+  const change = {
+    faults,
+    submitted: [{ run: RUN, acked: true, tasks: 2, ends: ['completed', 'dead'] as const, cancel: null }],
+    runs: [{ run: RUN, status: 'dead' as const, answers: ['one'], shown: {}, roots: [], lost: false, errors: [] }],
+    tasks: [task('a', { status: 'dead', attempts: 3, result: null }), task('b')],
+  }
+  expect(broken({ ...change, executions: [...died, execution('b')] })).toEqual([])
+  const healthy = { ...change, faults: [{ ...faults[0], kind: 'kill', target: 'work.9', at: 1_500, until: 3_500, missed: false }] }
+  expect(broken({ ...healthy, executions: [execution('a', 1), ...died.slice(1), execution('b')] })).toContain('I5')
+})
