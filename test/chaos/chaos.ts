@@ -87,7 +87,11 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
       log(`${new Date(at).toISOString().slice(11, 23)} ${kind} → ${target} (${(until ?? at) - at} ms${missed ? ', missed' : ''})`),
   })
   const began = Date.now()
-  await submitAll(options, project, work, submitted, ledger, began, length)
+  await submitAll(options, project, work, submitted, ledger, began, length).catch(async (error: unknown) => {
+    stop.abort()
+    await breaking
+    throw error
+  })
   while (Date.now() - began < length) await sleep(200)
   stop.abort()
   const faults = await breaking

@@ -17,6 +17,10 @@ export function check(history: History): readonly Verdict[] {
 
 /** An agent that was killed or cut off before this attempt may be the reason for it; so long a silence can go unnoticed. */
 const BLAME_MS = 30_000
+/** What the gateway or Redis went through is over by then: a new gateway is there after some 6 s, and gives adopted sessions 5 s. */
+const CORE_BLAME_MS = 12_000
+/** AGENT.REPLICA; parts are containers. */
+const AGENT_TARGET = /^[a-z0-9_-]+\.\d+$/
 
 interface Facts {
   readonly byTask: ReadonlyMap<string, readonly Execution[]>
@@ -165,6 +169,13 @@ const I4: Invariant = ({ queues, open, runs }, { tasks, children }) => {
   ])
 }
 
+/** A fault of an agent is a reason only for what that agent did; one of the gateway, of Redis or of all only shortly. */
+function isReason(fault: Fault, again: Execution, before: Execution, isNext: boolean): boolean {
+  const ofAgent = AGENT_TARGET.test(fault.target)
+  if (isNext && ofAgent && fault.target !== before.replica) return false
+  return fault.at <= again.begin && (fault.until ?? fault.at) >= before.begin - (ofAgent ? BLAME_MS : CORE_BLAME_MS)
+}
+
 const strikes = ({ target, at, until }: Fault, { replica, begin, end }: Execution): boolean =>
   (target === replica || target === 'project') && at <= (end ?? begin) + BLAME_MS && (until ?? at) >= begin
 
@@ -189,8 +200,10 @@ const I5: Invariant = ({ faults }, { byTask, tasks }) => {
       if (before === undefined || (before.outcome?.status === 'failed' && before.outcome.retryable)) continue
       if (before.outcome?.status === 'failed' && before.acked === true)
         violations.push(`${id} failed for good in execution ${before.attempt} and ran again`)
-      const isBlamed = faults.some((fault) => fault.at <= it.begin && (fault.until ?? fault.at) >= before.begin - BLAME_MS)
-      if (!isBlamed) violations.push(`${id}: execution ${it.attempt} follows ${before.attempt} without a failure or a fault`)
+      // With one in between that left nothing, nobody knows whose agent that was.
+      const isNext = it.attempt === before.attempt + 1
+      if (!faults.some((fault) => isReason(fault, it, before, isNext)))
+        violations.push(`${id}: execution ${it.attempt} follows ${before.attempt} without a failure or a fault`)
     }
   }
   return verdict(

@@ -40,7 +40,8 @@ function gatewayIn(pid: number): number {
 }
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> => sleep(ms, undefined, { signal }).catch(() => {})
-const some = (struck: Struck): Promise<void> => pause(struck.random.whole(1_000, 7_000), struck.signal)
+/** Above and below the 5 s after which a silent session is given up. */
+const some = (struck: Struck): Promise<void> => pause(struck.random.whole(1_000, 9_000), struck.signal)
 const ignore = (): void => {}
 
 const freeze: Strike = async (struck, { name }) => {
