@@ -167,7 +167,7 @@ const gateway = (facts: TrustedFacts): ContainerSpec => ({
   // Archive, artifacts and witness. The rest of the state volume stays read-only to it: the record is what it obeys.
   binds: [...ownSecrets(facts, 'gateway'), { source: facts.gatewayState, target: PATHS.gatewayState, read_only: false }],
   tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run(PART_UID)],
-  mem_limit: 512 * MIB,
+  mem_limit: 768 * MIB,
 })
 
 /** Where the relay listens, and for whom: nobody else is on that network, and it asks all the same. */

@@ -12,8 +12,10 @@ import { refuse } from './submission.ts'
 
 export type { ControlApiOptions } from './control/call.ts'
 
-/** 10,000 tasks of a few kilobytes in one submit. */
-const MAX_CONTROL_BYTES = 67_108_864
+/** 10,000 tasks of a few kilobytes in one submit. In memory it is eight times that for a moment. */
+const MAX_CONTROL_BYTES = 33_554_432
+/** Larger bodies are taken one after the other, so that several at once cannot be too much for the gateway. */
+const LARGE_BYTES = 1_048_576
 const READY_MS = 10_000
 
 export function controlServer(options: ControlApiOptions): Server {
@@ -23,9 +25,24 @@ export function controlServer(options: ControlApiOptions): Server {
   return server
 }
 
+let large: Promise<void> = Promise.resolve()
+
+/** Resolves when the body may be read; what it gives is to be called when all is done. */
+async function turn({ headers }: IncomingMessage, signal: AbortSignal): Promise<() => void> {
+  const length = headers['transfer-encoding'] === undefined ? Number(headers['content-length'] ?? 0) : LARGE_BYTES + 1
+  if (length <= LARGE_BYTES) return () => {}
+  const before = large
+  const mine = Promise.withResolvers<void>()
+  large = before.then(() => mine.promise)
+  await before
+  if (signal.aborted) mine.resolve()
+  return mine.resolve
+}
+
 async function serve(kit: Kit, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const gone = new AbortController()
   response.once('close', () => gone.abort())
+  const release = await turn(request, gone.signal)
   try {
     const url = urlOf(request, 'http://control')
     const { route, at } = find(request.method ?? '', url.pathname)
@@ -35,6 +52,8 @@ async function serve(kit: Kit, request: IncomingMessage, response: ServerRespons
     await route.handle(kit, call)
   } catch (error) {
     sendError(response, error, 'AG5002', kit.log)
+  } finally {
+    release()
   }
 }
 

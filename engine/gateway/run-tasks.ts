@@ -6,6 +6,9 @@ import { insist, type RunKit } from './run-kit.ts'
 import { taskId } from './run-record.ts'
 import { encodeTask, type Head, type Task } from './work.ts'
 
+const BATCH = 500
+const BATCH_CHARACTERS = 1_048_576
+
 /** `only`: these items (a start that finds some missing). */
 export async function addTasks(
   kit: RunKit,
@@ -28,16 +31,35 @@ export async function addTasks(
     ...(priority === undefined ? {} : { priority }),
     ...(timeouts === undefined ? {} : { timeouts }),
   }
-  const tasks: { task: Task; data: string }[] = []
+  const ids: string[] = []
+  let batch: { task: Task; data: string }[] = []
+  let characters = 0
+  // One batch is written while the broker works on the one before; thousands of large inputs are never all in memory a second time.
+  let before: Promise<unknown> = Promise.resolve()
+  const send = async (): Promise<void> => {
+    const part = batch
+    batch = []
+    characters = 0
+    const added = insist(kit, () => dispatcher().add(part))
+    added.catch(() => {})
+    await before
+    before = added
+  }
   for (const [item, input] of inputs.entries()) {
     if (only !== null && !only.has(item)) continue
+    if (run.status !== 'running') break
     const task: Task = { id: taskId(run.id, job.id, item), agent: job.agent, ...head, children: 0, lease: null }
+    const data = encodeTask(head, JSON.stringify(input))
     run.tasks.add(task.id)
-    tasks.push({ task, data: encodeTask(head, JSON.stringify(input)) })
+    ids.push(task.id)
+    batch.push({ task, data })
+    characters += data.length
+    if (batch.length >= BATCH || characters >= BATCH_CHARACTERS) await send()
   }
-  if (tasks.length === 0) return
-  await insist(kit, () => dispatcher().add(tasks))
-  tracing.sent(sent, run.traceparent, job.agent, run.id, tasks.length)
+  if (batch.length > 0) await send()
+  await before
+  if (ids.length === 0) return
+  tracing.sent(sent, run.traceparent, job.agent, run.id, ids.length)
   // Cancelled while they were on their way.
-  if (run.status !== 'running') await dispatcher().cancel(tasks.map(({ task }) => task.id))
+  if (run.status !== 'running') await dispatcher().cancel(ids)
 }
