@@ -17,8 +17,8 @@ export function check(history: History): readonly Verdict[] {
 
 /** An agent that was killed or cut off before this attempt may be the reason for it; so long a silence can go unnoticed. */
 const BLAME_MS = 30_000
-/** What the gateway or Redis went through is over by then: a new gateway is there after some 6 s, and gives adopted sessions 5 s. */
-const CORE_BLAME_MS = 12_000
+/** What the gateway or Redis went through is over by then: a new gateway is there after some 6 s, and gives adopted sessions 10 s. */
+const CORE_BLAME_MS = 20_000
 /** AGENT.REPLICA; parts are containers. */
 const AGENT_TARGET = /^[a-z0-9_-]+\.\d+$/
 
