@@ -28,11 +28,11 @@ const restart = async (): Promise<void> => {
 
 test('a delayed run waits as queued, and starts when it is due, over a restart of the gateway', async () => {
   const made = Date.now()
-  const plain = await h.submit({ agent: 'work', type: 'task', tasks: ['a', 'b'], delay_ms: 1_500 })
-  const piped = await h.submit({ pipeline: 'two', inputs: {}, delay_ms: 1_500 })
+  const plain = await h.submit({ agent: 'work', type: 'task', tasks: ['a', 'b'], delay_ms: 4_000 })
+  const piped = await h.submit({ pipeline: 'two', inputs: {}, delay_ms: 4_000 })
   const view = await show(plain)
   expect(view.status).toBe('queued')
-  expect(Date.parse(view.start_at)).toBeGreaterThanOrEqual(made + 1_500)
+  expect(Date.parse(view.start_at)).toBeGreaterThanOrEqual(made + 4_000)
   expect(view.jobs.map((job: { status: string }) => job.status)).toEqual(['queued', 'queued'])
   expect((await h.control('GET', '/v1/runs')).json.runs.find((it: { run: string }) => it.run === piped).status).toBe('queued')
   // Nothing of it is in a queue yet.
@@ -43,7 +43,7 @@ test('a delayed run waits as queued, and starts when it is due, over a restart o
     const ended = await h.ended(run)
     expect(ended.status).toBe('completed')
     const results = ended.jobs.map((job) => job.result as { at: number })
-    for (const { at } of results) expect(at).toBeGreaterThanOrEqual(made + 1_500)
+    for (const { at } of results) expect(at).toBeGreaterThanOrEqual(made + 4_000)
   }
 })
 
