@@ -87,11 +87,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
       log(`${new Date(at).toISOString().slice(11, 23)} ${kind} → ${target} (${(until ?? at) - at} ms${missed ? ', missed' : ''})`),
   })
   const began = Date.now()
-  await submitAll(options, project, work, submitted, ledger, began, length).catch(async (error: unknown) => {
-    stop.abort()
-    await breaking
-    throw error
-  })
+  const late = await submitAll(options, project, work, submitted, ledger, began, length)
   while (Date.now() - began < length) await sleep(200)
   stop.abort()
   const faults = await breaking
@@ -101,8 +97,12 @@ export async function chaos(options: ChaosOptions): Promise<ChaosResult> {
   await ledger.drain(new Set(submitted.keys()), DRAIN_MS)
   const heal_ms = Date.now() - healing
   const history = await gather(project, redis, ledger, submitted, faults, receiver, options)
-  return { options, work, history, verdicts: check(history), heal_ms }
+  return { options, work, history, verdicts: withLate(check(history), late), heal_ms }
 }
+
+/** Work that could not even be submitted has not ended either. */
+const withLate = (verdicts: readonly Verdict[], late: string | null): readonly Verdict[] =>
+  verdicts.map((it) => (it.invariant === 'I1' && late !== null ? { ...it, violations: [late, ...it.violations] } : it))
 
 const scale = async (project: Stack, to: { readonly [agent: string]: number }): Promise<void> => {
   const outcome = await (await prepareScale(project.ctx, project.name, to)).apply()
@@ -126,7 +126,7 @@ const redisCli =
     return text
   }
 
-/** Spread over the time, each with its id before it is sent, so that it is sent again until it is answered. */
+/** Spread over the time, each with its id before it is sent, so that it is sent again until it is answered. null: all are; else why not. */
 async function submitAll(
   options: ChaosOptions,
   project: Stack,
@@ -135,7 +135,7 @@ async function submitAll(
   ledger: Ledger,
   began: number,
   length: number,
-): Promise<void> {
+): Promise<string | null> {
   const { control } = project
   const under = new Set<Promise<void>>()
   const insist = async (act: () => Promise<unknown>): Promise<void> => {
@@ -172,13 +172,13 @@ async function submitAll(
         await ledger.look(new Set(submitted.keys())).catch(() => {})
       } else await sleep(50)
       if (Date.now() > began + 2 * length + 60_000)
-        throw new Error(`SEED=${options.seed}: ${submitted.size} of ${work.length} runs submitted, ${ledger.ended.size} ended
-${await told(project)}`)
+        return `in ${2 * length + 60_000} ms ${submitted.size} of ${work.length} runs were submitted, and ${ledger.ended.size} ended\n${await told(project)}`
     }
     const sending = send(one).finally(() => under.delete(sending))
     under.add(sending)
   }
   await Promise.all(under)
+  return null
 }
 
 /** What the gateway says, where a run of the suite does not get on. */
