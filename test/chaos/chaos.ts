@@ -13,7 +13,7 @@ import { Ledger } from './ledger.ts'
 import { nemesis } from './nemesis.ts'
 import { agentsFile, HANDLERS, PER_KEY, type Shape } from './project.ts'
 import { random } from './random.ts'
-import { executionsOf } from './records.ts'
+import { crashesOf, executionsOf } from './records.ts'
 import { type Work, workload } from './workload.ts'
 
 export interface ChaosOptions {
@@ -231,13 +231,14 @@ async function gather(
   }
   const worker = (await runtime.containers(name)).find((it) => it.labels[LABEL.agent] === 'work' && it.status === 'running')
   const { stdout } = await runtime.exec(worker?.name ?? '', ['sh', '-c', 'cat /records/*.log'], { timeout_ms: 60_000 })
+  const text = stdout.toString('utf8')
   return {
     submitted: [...submitted.values()],
-    executions: executionsOf(stdout.toString('utf8')),
+    executions: executionsOf(text),
     runs,
     ...state,
     tasks: [...state.tasks, ...archived(runs, state)],
-    faults,
+    faults: [...faults, ...crashesOf(text)],
     mayLose: durability === 'normal',
     perKey: PER_KEY,
     roots: rootsOf(receiver),

@@ -48,6 +48,11 @@ const RECORD = `
 import { appendFileSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 const me = process.env.AGENTCTL_AGENT + '.' + process.env.AGENTCTL_REPLICA
+// Its whole replica goes with it: a fault of the agent's own.
+export function crash() {
+  appendFileSync('/records/' + me + '.log', JSON.stringify({ w: me, x: Date.now() }) + '\\n')
+  process.kill(process.pid, 'SIGKILL')
+}
 export function recorded(work) {
   return async (input, ctx) => {
     const { id, run, attempt } = ctx.task
@@ -67,11 +72,11 @@ export function recorded(work) {
 `
 const WORK = `
 import { setTimeout as sleep } from 'node:timers/promises'
-import { recorded } from './record.ts'
+import { crash, recorded } from './record.ts'
 const fail = (code, retryable) => Object.assign(new Error(code), { code, retryable })
 export default recorded(async (input, ctx) => {
   await sleep(input.ms, undefined, { signal: ctx.signal }).catch(() => { throw fail('cancelled', false) })
-  if (input.crash !== undefined && ctx.task.attempt <= input.crash) process.kill(process.pid, 'SIGKILL')
+  if (input.crash !== undefined && ctx.task.attempt <= input.crash) crash()
   if (ctx.task.attempt <= (input.fails ?? 0)) throw fail('flaky', true)
   if (input.bad === true) throw fail('bad', false)
   return input.n * 2

@@ -1,6 +1,6 @@
 /** The agents' own records, one JSON line per begin and per end, as executions. */
 import type { Json } from '../../spec/protocol.ts'
-import type { Execution, Outcome } from './history.ts'
+import type { Execution, Fault, Outcome } from './history.ts'
 
 interface Begin {
   readonly e: string
@@ -21,12 +21,26 @@ interface End {
   readonly retryable?: boolean
 }
 
+interface Crash {
+  readonly w: string
+  readonly x: number
+}
+
+/** Agents that killed themselves over a task, and with it all else that they were at. */
+export const crashesOf = (text: string): readonly Fault[] =>
+  text.split('\n').flatMap((line) => {
+    const entry = parsed(line)
+    return entry === null || !('x' in entry)
+      ? []
+      : [{ kind: 'crash by a task', target: entry.w, at: entry.x, until: entry.x, missed: false }]
+  })
+
 export function executionsOf(text: string): readonly Execution[] {
   const begins: Begin[] = []
   const ends = new Map<string, End>()
   for (const line of text.split('\n')) {
     const entry = parsed(line)
-    if (entry === null) continue
+    if (entry === null || 'x' in entry) continue
     if ('b' in entry) begins.push(entry)
     else ends.set(entry.e, entry)
   }
@@ -55,10 +69,10 @@ const outcomeOf = (end: End): Outcome =>
     : { status: 'completed', result: end.ok }
 
 /** The last line of a process that was killed in mid write may be cut. */
-function parsed(line: string): Begin | End | null {
+function parsed(line: string): Begin | End | Crash | null {
   if (line === '') return null
   try {
-    return JSON.parse(line) as Begin | End
+    return JSON.parse(line) as Begin | End | Crash
   } catch {
     return null
   }
