@@ -32,6 +32,12 @@ end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], ARGV[4], ARGV[5]) end
 return redis.call('HGET', KEYS[1], ARGV[1]) or 0`
 
+/** Only what is active and nobody's: a lock on anything else would stay until it expires, and what is locked cannot be removed. */
+const CLAIM = `
+if not redis.call('LPOS', KEYS[1], ARGV[1]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3], 'NX')
+return redis.call('GET', KEYS[2]) == ARGV[2] and 1 or 0`
+
 /** Lock of a task that is being put back. No replica has such a name. */
 const NOBODY = '-'
 
@@ -103,6 +109,9 @@ export function connectBroker(options: BullmqOptions): Broker {
     return now === token
   }
 
+  const claim = async (name: string, id: string): Promise<boolean> =>
+    (await client.eval(CLAIM, 2, keys.toKey(queueName(name), 'active'), `${jobKey({ queue: name, id })}:lock`, id, NOBODY, LOCK_MS)) === 1
+
   const count = async (key: string, field: string, mark: string, epoch: number, attempt = ''): Promise<number> =>
     Number(await client.eval(COUNT, 1, key, field, mark, epoch, attemptField(epoch), attempt))
 
@@ -136,7 +145,7 @@ export function connectBroker(options: BullmqOptions): Broker {
     async requeue(name, id, token) {
       try {
         // Taken first, so that it cannot be taken from someone who fetched it in between.
-        if (token === null && !(await relock(name, id, NOBODY))) return false
+        if (token === null && !(await claim(name, id))) return false
         await queue(name).moveJobFromActiveToWait(id, token ?? NOBODY)
         return true
       } catch (error) {

@@ -26,7 +26,7 @@ for _, name in ipairs(redis.call('SMEMBERS', prefix .. '::queues')) do
 end
 local locks = {}
 for _, key in ipairs(redis.call('KEYS', prefix .. ':*')) do
-  if string.sub(key, -5) == ':lock' then locks[#locks + 1] = key
+  if string.sub(key, -5) == ':lock' then locks[#locks + 1] = key .. '=' .. (redis.call('GET', key) or '')
   elseif redis.call('TYPE', key).ok == 'hash' and redis.call('HEXISTS', key, 'ats') + redis.call('HEXISTS', key, 'timestamp') > 0 and not known[key] then
     out.stray[#out.stray + 1] = key
   elseif string.find(key, '::journal:', 1, true) then out.stray[#out.stray + 1] = key
@@ -65,6 +65,7 @@ export function brokerState(text: string, prefix: string): BrokerState {
   // An empty table of Lua's is {} in JSON.
   const list = <T>(value: readonly T[]): readonly T[] => (Array.isArray(value) ? value : [])
   const locks = list(raw.locks)
+  const idle = list(raw.queues).flatMap((queue) => (queue.active === 0 ? [queue.name] : []))
   return {
     queues: list(raw.queues).map((queue) => ({
       name: queue.name,
@@ -90,7 +91,7 @@ export function brokerState(text: string, prefix: string): BrokerState {
       ]
     }),
     open: list(raw.open),
-    strayKeys: list(raw.stray),
+    strayKeys: [...list(raw.stray), ...locks.filter((key) => idle.some((name) => key.startsWith(`${prefix}:${name}:`)))],
   }
 }
 

@@ -101,3 +101,17 @@ test('a task that changes its place while the queue is read is not called lost',
   h.agent('work').run(1, async (task) => task.input)
   expect(await h.ended(run)).toMatchObject({ status: 'completed', result: { task: [1, 2, 3] } })
 })
+
+test('a task that ends while it is being put back keeps no lock', async () => {
+  const run = await h.submit({ agent: 'work', type: 'task', tasks: [1, 2] })
+  const worker = h.agent('work')
+  const [first] = (await worker.lease(1, 5_000)).tasks
+  await worker.post('/v1/complete', { lease: first?.lease, result: 1 })
+  const redis = new Redis(h.redis.url)
+  for (const item of [0, 1]) {
+    const id = `${run}.task.${item}`
+    expect(await h.broker().requeue('work', id, null)).toBe(false)
+    expect(await redis.get(`${queuePrefix(PROJECT)}:${queueName('work')}:${id}:lock`)).toBe(null)
+  }
+  await redis.quit()
+})
