@@ -97,7 +97,8 @@ export async function nemesis(options: NemesisOptions): Promise<readonly Fault[]
         return
       } catch (error) {
         options.failed(kind, error)
-        await sleep(1_000)
+        // All tries together are longer than an engine is away.
+        await sleep(3_000)
       }
     }
     note({ kind: `${kind} (failed)`, target: 'project', at, until: Date.now(), missed: true })
