@@ -103,14 +103,8 @@ export function connectBroker(options: BullmqOptions): Broker {
       throw error
     }
   }
-  const relock = async (name: string, id: string, token: string): Promise<boolean> => {
-    const key = `${jobKey({ queue: name, id })}:lock`
-    const [, now] = await run(client.multi().set(key, token, 'PX', LOCK_MS, 'NX').get(key))
-    return now === token
-  }
-
-  const claim = async (name: string, id: string): Promise<boolean> =>
-    (await client.eval(CLAIM, 2, keys.toKey(queueName(name), 'active'), `${jobKey({ queue: name, id })}:lock`, id, NOBODY, LOCK_MS)) === 1
+  const relock = async (name: string, id: string, token: string): Promise<boolean> =>
+    (await client.eval(CLAIM, 2, keys.toKey(queueName(name), 'active'), `${jobKey({ queue: name, id })}:lock`, id, token, LOCK_MS)) === 1
 
   const count = async (key: string, field: string, mark: string, epoch: number, attempt = ''): Promise<number> =>
     Number(await client.eval(COUNT, 1, key, field, mark, epoch, attemptField(epoch), attempt))
@@ -145,7 +139,7 @@ export function connectBroker(options: BullmqOptions): Broker {
     async requeue(name, id, token) {
       try {
         // Taken first, so that it cannot be taken from someone who fetched it in between.
-        if (token === null && !(await claim(name, id))) return false
+        if (token === null && !(await relock(name, id, NOBODY))) return false
         await queue(name).moveJobFromActiveToWait(id, token ?? NOBODY)
         return true
       } catch (error) {
@@ -217,7 +211,7 @@ const addChunk = async (queue: (name: string) => Queue, client: Redis, tasks: re
     [...Map.groupBy(tasks, (task) => task.queue)].map(([name, part]) =>
       part.every(isPlain)
         ? queue(name).addPlain(client, part, now)
-        : queue(name).addJobs(part.map((task) => ({ job: job(task), jobId: task.id }))),
+        : resent(() => queue(name).addJobs(part.map((task) => ({ job: job(task), jobId: task.id })))),
     ),
   )
 }
@@ -231,13 +225,43 @@ const optsOf = ({ priority, delay_ms = 0, held = false }: NewTask, now: number):
   }
 }
 
+interface Pipeline {
+  exec(): Promise<[Error | null, unknown][] | null>
+}
+type Commands = Pipeline & { call(name: string, ...args: readonly unknown[]): unknown }
+
 /** The replies of a pipeline or transaction; the first error is thrown. */
-async function run(pipeline: { exec(): Promise<[Error | null, unknown][] | null> }): Promise<unknown[]> {
-  const replies = (await pipeline.exec()) ?? []
-  return replies.map(([error, value]) => {
-    if (error !== null) throw error
-    return value
+async function run(pipeline: Pipeline): Promise<unknown[]> {
+  let times = 0
+  return resent(async () => {
+    const replies = (await (times++ === 0 ? pipeline : copyOf(pipeline)).exec()) ?? []
+    return replies.map(([error, value]) => {
+      if (error !== null) throw error
+      return value
+    })
   })
+}
+
+/** ioredis sends single commands again after a reconnect, but gives up a pipeline of which some replies had come: all of it is sent again. */
+async function resent<T>(send: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await send()
+    } catch (error) {
+      if (!(error instanceof Error && error.name === 'AbortError')) throw error
+    }
+  }
+}
+
+function copyOf(pipeline: Pipeline): Pipeline {
+  const { redis, _queue: queue } = pipeline as unknown as {
+    readonly redis: { pipeline(): Commands; multi(): Commands }
+    readonly _queue: readonly { readonly name: string; readonly args: readonly unknown[] }[]
+  }
+  const isTransaction = queue[0]?.name === 'multi'
+  const copy = isTransaction ? redis.multi() : redis.pipeline()
+  for (const { name, args } of isTransaction ? queue.slice(1, -1) : queue) copy.call(name, ...args)
+  return copy
 }
 
 /** Scripts give [job, id, …], or zeros and how long the rate limit lasts when there is nothing to fetch. */
