@@ -206,6 +206,8 @@ export class Replicas {
     if (session.dead || this.#closing) return
     session.dead = true
     if (session.replica.session === session) session.replica.session = null
+    // One connection may bring session after session: it must not remember them all.
+    for (const socket of session.sockets) this.#sockets.get(socket)?.delete(session)
     this.#died(session, death)
     for (const watcher of this.#watchers) watcher()
   }
