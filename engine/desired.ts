@@ -1,13 +1,15 @@
 /** record → everything that should exist: networks, volumes, containers, each with its config hash. Pure. */
 import { posix } from 'node:path'
 import type { Agent, Project, Service, Workload } from '../spec/model.ts'
-import { type BrokerSettings, DEFAULT_BROKER, DEFAULTS } from '../spec/model.ts'
+import { type BrokerSettings, DEFAULT_BROKER, DEFAULTS, gatewaysOf } from '../spec/model.ts'
 import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
 import { hashOf } from './canonical.ts'
 import { agentPosture, servicePosture } from './harden.ts'
 import {
   BROKER_VOLUME,
   containerName,
+  gatewayDoor,
+  gatewayHost,
   HOST,
   LABEL,
   linkNetwork,
@@ -93,6 +95,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     subnets: record.subnets,
     brokerUrl: broker.url,
     durability: broker.durability,
+    gateways: gatewaysOf(project),
     roleNetworks: Object.keys(project.agents).sort().map(roleNetwork),
   }
   const trusted = trustedSpecs(facts).map(
@@ -100,7 +103,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
       spec: finish(spec, record.revision),
       hash: hashOfSpec(spec),
       group: `agentctl-${spec.kind}`,
-      replica: 1,
+      replica: Number(spec.labels[LABEL.replica]),
       until: spec.healthcheck === null ? 'running' : 'healthy',
       timeout_ms: PART_TIMEOUT_MS,
       after: [],
@@ -218,8 +221,11 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
   const role = record.subnets[roleNetwork(agent.name)] ?? ''
   const endpoints: Endpoint[] = [{ network: networkName(project.name, roleNetwork(agent.name)), address: hostAddress(role, host) }]
   // A service may be called gateway: then our door has another name for its users.
-  const door = agent.uses.includes('gateway') ? 'agentctl-gateway' : 'gateway'
-  const extraHosts: Record<string, string> = { [door]: hostAddress(role, HOST.gateway) }
+  const gateways = range(gatewaysOf(project))
+  const door = gateways.some((gateway) => agent.uses.includes(gatewayDoor(gateway))) ? 'agentctl-gateway' : 'gateway'
+  const extraHosts: Record<string, string> = Object.fromEntries(
+    gateways.map((gateway) => [gatewayDoor(gateway, door), hostAddress(role, gatewayHost(gateway))]),
+  )
   for (const service of [...agent.uses].sort()) {
     const link = linkNetwork(agent.name, service)
     endpoints.push({ network: networkName(project.name, link), address: hostAddress(record.subnets[link] ?? '', host) })
@@ -246,6 +252,9 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
       HOME: '/workspace',
       ...agent.environment,
       [AGENT_ENV.gateway]: `http://${door}:${GATEWAY_PORT}`,
+      ...(gateways.length === 1
+        ? {}
+        : { [AGENT_ENV.gateways]: gateways.map((gateway) => `http://${gatewayDoor(gateway, door)}:${GATEWAY_PORT}`).join(',') }),
       [AGENT_ENV.agent]: agent.name,
       [AGENT_ENV.replica]: String(replica),
       [AGENT_ENV.concurrency]: String(agent.concurrency),

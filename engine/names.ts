@@ -14,7 +14,7 @@ export const LABEL = {
 } as const
 
 export const containerName = (project: string, name: string, replica: number): string => `${project}-${name}-${replica}`
-export const trustedName = (project: string, kind: TrustedKind): string => `${project}-agentctl-${kind}-1`
+export const trustedName = (project: string, kind: TrustedKind, replica = 1): string => `${project}-agentctl-${kind}-${replica}`
 /** Networks: control, outside, default (services), agent-ROLE (a role's own), link-AGENT-SERVICE. */
 export const networkName = (project: string, network: string): string => `${project}_${network}`
 export const roleNetwork = (agent: string): string => `agent-${agent}`
@@ -26,7 +26,11 @@ export const SECRETS_VOLUME = 'agentctl-secrets'
 export const BROKER_VOLUME = 'agentctl-broker'
 
 /** Host parts of the static addresses in a /24. `.1` is the engine's (inhibited on internal networks). */
-export const HOST = { gateway: 2, egress: 3, broker: 4, firstReplica: 9, maxReplica: 240 } as const
+export const HOST = { gateway: 2, egress: 3, broker: 4, firstReplica: 9, maxReplica: 240, lastReplica: 248 } as const
+/** The first gateway, and the others above the replicas: all on each network of agents and on `control`. */
+export const gatewayHost = (replica: number): number => (replica === 1 ? HOST.gateway : HOST.lastReplica + replica - 1)
+/** Its name within our containers. A service may be called `gateway`, so agents may know it by another. */
+export const gatewayDoor = (replica: number, name = 'gateway'): string => (replica === 1 ? name : `${name}-${replica}`)
 
 /** Paths inside our own containers. */
 export const PATHS = {
@@ -62,3 +66,8 @@ export const TRUSTED_SECRETS = {
 export const queueName = (agent: string): string => agent
 /** One hash slot per project. */
 export const queuePrefix = (project: string): string => `{agentctl:${project}}`
+/** Of a gateway among several. `peers`: URLs of the others, which only the first is told. */
+export const SHARD_ENV = { shard: 'AGENTCTL_SHARD', peers: 'AGENTCTL_PEERS' } as const
+/** What a gateway calls its project in the broker: each has keys of its own. */
+export const shardProject = (project: string, shard: number): string => (shard === 1 ? project : `${project}:${shard}`)
+export const shardState = (state: string, shard: number): string => (shard === 1 ? state : `${state}/shard-${shard}`)

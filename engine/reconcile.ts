@@ -81,6 +81,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   const holderName = trustedName(desired.project, 'secrets')
   const wanted = new Set(desired.containers.map((want) => want.spec.name))
   const made = new Map<string, number>()
+  const gateways = desired.containers.filter((want) => want.spec.kind === 'gateway')
 
   const surplus = observed.containers
     .filter((container) => !wanted.has(container.name) && (kindOf(container) === 'agent' || kindOf(container) === 'service'))
@@ -100,6 +101,10 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
       : 'is no longer in the file'
     removals.set(container.name, removeSteps(build, container, cause, []))
   }
+  // What it kept stays in the state volume, and in the broker: it is there again when the gateway is.
+  for (const container of observed.containers)
+    if (kindOf(container) === 'gateway' && !wanted.has(container.name))
+      removals.set(container.name, removeSteps(build, container, `the project has ${gateways.length} gateway(s) now`, []))
   // Its volume stays: what it holds is there again if the file goes back to our broker.
   for (const container of observed.containers)
     if (kindOf(container) === 'broker' && !wanted.has(container.name))
@@ -150,6 +155,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   let record: number | undefined
   const secrets = new Map<string, number>()
   const folders = new Map<string, number>()
+  let folder: number | undefined
 
   // A port of the host may be one that a container which goes still holds.
   const freed = (want: DesiredContainer): readonly number[] => (want.spec.ports.length === 0 ? [] : [...removals.values()])
@@ -233,7 +239,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
 
   const finish = (): void => {
     for (const want of deferred.splice(0)) {
-      const gateway = want.until === 'ready' ? up.get(trustedName(desired.project, 'gateway')) : undefined
+      const doors = want.until === 'ready' ? gateways.map((gateway) => up.get(gateway.spec.name)) : []
       const wait = (until: DesiredContainer['until'], needs: readonly (number | undefined)[]): number =>
         build.add(
           { op: 'wait', container: want.spec.name, until, timeout_ms: want.timeout_ms },
@@ -241,7 +247,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
           `until ${until}`,
           needs,
         )
-      const first = wait(want.until, [started.get(want.spec.name), gateway])
+      const first = wait(want.until, [started.get(want.spec.name), ...doors])
       // Readiness waits for the engine's healthcheck only where the file has one.
       const checked = want.until === 'ready' && want.spec.healthcheck !== null && want.spec.healthcheck.test[0] !== 'NONE'
       up.set(want.spec.name, checked ? wait('healthy', [first]) : first)
@@ -285,7 +291,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
 
   for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) {
     if (want.spec.kind === 'gateway' && ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? ''))
-      folders.set(want.spec.name, makeFolder(build, desired.project, want, holderStart))
+      folders.set(want.spec.name, (folder ??= makeFolder(build, desired.project, want, holderStart)))
     bring(want)
   }
   finish()
@@ -294,24 +300,25 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     finish()
   }
 
-  const gateway = observed.containers.find((container) => container.name === trustedName(desired.project, 'gateway'))
+  const joined = observed.containers.filter((container) => kindOf(container) === 'gateway' && wanted.has(container.name))
   for (const network of observed.networks) {
     if (desired.networks.some((want) => want.name === network.name)) continue
     // What stays needs its network, and the engine removes none that is in use.
     if (orphans.some((container) => container.networks[network.name] !== undefined)) continue
-    const left =
-      gateway?.networks[network.name] === undefined || verdicts.get(gateway.name)?.kind === 'create'
-        ? undefined
-        : build.add(
-            { op: 'disconnect-network', container: gateway.name, network: network.name },
-            `container:${gateway.name}`,
-            `leaves ${network.name}`,
-            [],
-          )
+    const left = joined
+      .filter((gateway) => gateway.networks[network.name] !== undefined && verdicts.get(gateway.name)?.kind !== 'create')
+      .map((gateway) =>
+        build.add(
+          { op: 'disconnect-network', container: gateway.name, network: network.name },
+          `container:${gateway.name}`,
+          `leaves ${network.name}`,
+          [],
+        ),
+      )
     const users = observed.containers
       .filter((container) => container.networks[network.name] !== undefined)
       .map((container) => removals.get(container.name))
-    build.add({ op: 'remove-network', name: network.name }, `network:${network.name}`, 'is no longer needed', [left, ...users])
+    build.add({ op: 'remove-network', name: network.name }, `network:${network.name}`, 'is no longer needed', [...left, ...users])
   }
   return { project: desired.project, steps: build.steps() }
 }

@@ -1,13 +1,17 @@
 /** The specs of our own parts: one image, one kind of power each (docs/architecture.md "Parts"). Pure. */
+import { GATEWAY_PORT } from '../spec/protocol.ts'
 import { trustedPosture, ulimits } from './harden.ts'
 import {
   BROKER_VOLUME,
+  gatewayDoor,
+  gatewayHost,
   HOST,
   LABEL,
   networkName,
   PATHS,
   SECRETS_VOLUME,
   secretsFolder,
+  SHARD_ENV,
   STATE_VOLUME,
   TRUSTED_SECRETS,
   type TrustedKind,
@@ -31,7 +35,9 @@ export interface TrustedFacts {
   /** The address of a broker that the project brings along; null: we run one. */
   readonly brokerUrl: string | null
   readonly durability: 'none' | 'normal' | 'strict'
-  /** Role networks that the gateway joins, in order. */
+  /** How many gateways there are. */
+  readonly gateways: number
+  /** Role networks that each gateway joins, in order. */
   readonly roleNetworks: readonly string[]
 }
 
@@ -51,8 +57,8 @@ const httpCheck = (path: string, socat: string): readonly string[] => [
   `printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' | socat -t2 - ${socat} | grep -q ' 200 '`,
 ]
 
-function base(facts: TrustedFacts, kind: TrustedKind, network: boolean): ContainerSpec {
-  const name = trustedName(facts.project, kind)
+function base(facts: TrustedFacts, kind: TrustedKind, network: boolean, replica = 1): ContainerSpec {
+  const name = trustedName(facts.project, kind, replica)
   return {
     name,
     kind,
@@ -60,7 +66,7 @@ function base(facts: TrustedFacts, kind: TrustedKind, network: boolean): Contain
     entrypoint: null,
     command: null,
     environment: { AGENTCTL_PROJECT: facts.project },
-    labels: { [LABEL.project]: facts.project, [LABEL.kind]: kind, [LABEL.replica]: '1' },
+    labels: { [LABEL.project]: facts.project, [LABEL.kind]: kind, [LABEL.replica]: String(replica) },
     user: `${PART_UID}:${PART_UID}`,
     working_dir: null,
     stop_grace_s: 5,
@@ -80,8 +86,8 @@ function base(facts: TrustedFacts, kind: TrustedKind, network: boolean): Contain
   }
 }
 
-const ownSecrets = (facts: TrustedFacts, kind: TrustedKind): ContainerSpec['binds'] => [
-  { source: `${facts.secretsMount}/${secretsFolder(trustedName(facts.project, kind))}`, target: PATHS.secrets, read_only: true },
+const ownSecrets = (facts: TrustedFacts, kind: TrustedKind, replica = 1): ContainerSpec['binds'] => [
+  { source: `${facts.secretsMount}/${secretsFolder(trustedName(facts.project, kind, replica))}`, target: PATHS.secrets, read_only: true },
 ]
 const stateVolume = (facts: TrustedFacts, read_only: boolean): ContainerSpec['volumes'][number] => ({
   source: volumeName(facts.project, STATE_VOLUME),
@@ -150,29 +156,47 @@ const broker = (facts: TrustedFacts): ContainerSpec => ({
   mem_limit: 1024 * MIB,
 })
 
-const gateway = (facts: TrustedFacts): ContainerSpec => ({
-  ...base(facts, 'gateway', true),
+/** With several: which one it is, and of the first, through which the others are reached, where they are. */
+function gatewayEnvironment({ project, brokerUrl, gateways }: TrustedFacts, replica: number): ContainerSpec['environment'] {
+  const peers = others(gateways).map((other) => `http://${gatewayDoor(other)}:${GATEWAY_PORT}`)
+  return {
+    AGENTCTL_PROJECT: project,
+    // A broker of the user's own: another address is another gateway, which connects anew.
+    ...(brokerUrl === null ? {} : { AGENTCTL_BROKER_URL: brokerUrl }),
+    ...(gateways === 1 ? {} : { [SHARD_ENV.shard]: String(replica) }),
+    ...(gateways === 1 || replica !== 1 ? {} : { [SHARD_ENV.peers]: peers.join(',') }),
+  }
+}
+const others = (gateways: number): readonly number[] => Array.from({ length: gateways - 1 }, (_, index) => index + 2)
+
+const gateway = (facts: TrustedFacts, replica: number): ContainerSpec => ({
+  ...base(facts, 'gateway', true, replica),
   // Up to 300 connections of each replica; not more, as a container's hard limit cannot be above the daemon's.
   ulimits: ulimits(16_384),
   command: ['node', `${PATHS.app}/gateway.mjs`],
   healthcheck: { ...CHECK, test: httpCheck('/v1/health', `UNIX-CONNECT:${PATHS.controlSocket}`) },
-  endpoints: [address(facts, 'control', HOST.gateway), ...facts.roleNetworks.map((network) => address(facts, network, HOST.gateway))],
-  // A broker of the user's own: another address is another gateway, which connects anew.
-  ...(facts.brokerUrl === null ? {} : { environment: { AGENTCTL_PROJECT: facts.project, AGENTCTL_BROKER_URL: facts.brokerUrl } }),
+  endpoints: ['control', ...facts.roleNetworks].map((network) => address(facts, network, gatewayHost(replica))),
+  environment: gatewayEnvironment(facts, replica),
   extra_hosts: {
     ...(facts.brokerUrl === null ? { broker: hostAddress(facts.subnets['control'] ?? '', HOST.broker) } : {}),
     egress: hostAddress(facts.subnets['control'] ?? '', HOST.egress),
+    ...Object.fromEntries(
+      (replica === 1 ? others(facts.gateways) : []).map((other) => [
+        gatewayDoor(other),
+        hostAddress(facts.subnets['control'] ?? '', gatewayHost(other)),
+      ]),
+    ),
   },
   volumes: [stateVolume(facts, true)],
   // Archive, artifacts and witness. The rest of the state volume stays read-only to it: the record is what it obeys.
-  binds: [...ownSecrets(facts, 'gateway'), { source: facts.gatewayState, target: PATHS.gatewayState, read_only: false }],
+  binds: [...ownSecrets(facts, 'gateway', replica), { source: facts.gatewayState, target: PATHS.gatewayState, read_only: false }],
   tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }, run(PART_UID)],
   mem_limit: 768 * MIB,
 })
 
 /** Where the relay listens, and for whom: nobody else is on that network, and it asks all the same. */
-const relayOf = ({ subnets }: TrustedFacts): string =>
-  [HOST.egress, HOST.gateway].map((host) => hostAddress(subnets['control'] ?? '', host)).join(',')
+const relayOf = ({ subnets, gateways }: TrustedFacts): string =>
+  [HOST.egress, HOST.gateway, ...others(gateways).map(gatewayHost)].map((host) => hostAddress(subnets['control'] ?? '', host)).join(',')
 
 const egress = (facts: TrustedFacts): ContainerSpec => ({
   ...base(facts, 'egress', true),
@@ -201,7 +225,7 @@ const controller = (facts: TrustedFacts): ContainerSpec => ({
 export const trustedSpecs = (facts: TrustedFacts): readonly ContainerSpec[] => [
   holder(facts),
   ...(facts.brokerUrl === null ? [broker(facts)] : []),
-  gateway(facts),
+  ...[1, ...others(facts.gateways)].map((replica) => gateway(facts, replica)),
   egress(facts),
   controller(facts),
 ]

@@ -1,5 +1,6 @@
 /** What the form cannot say: names that must exist, claims that collide, cycles, settings that would weaken an agent. Over the normalised project. */
 import { checkAgent } from './check-agent.ts'
+import { checkGateways } from './check-gateways.ts'
 import { checkPipeline } from './check-pipeline.ts'
 import { type Checking, checkCycles, requireDeclared, unique } from './checking.ts'
 import type { Edges } from './cycles.ts'
@@ -30,6 +31,7 @@ export function check(checking: Checking): void {
     const name = project.broker[key]
     if (name !== null) requireDeclared(checking, `broker.${key}.secret`, 'secrets', name, `${key} of the broker`)
   }
+  checkGateways(checking)
   checkVolumes(checking)
   checkPorts(checking)
   checkCycles(

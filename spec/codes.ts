@@ -21,6 +21,7 @@ export const CODES = {
   AG2003: { title: 'Two things claim the same name or target', fix: 'Rename one of them.' },
   AG2004: { title: 'Malformed ${{ }} reference', fix: 'Use one whole value: ${{ inputs.NAME }} or ${{ needs.JOB.result.KEY }}.' },
   AG2005: { title: 'A dependency can never be satisfied', fix: 'Give the dependency a healthcheck, or use condition: service_started.' },
+  AG2006: { title: 'Several gateways do not go with that', fix: 'Remove it, or set gateway.replicas to 1.' },
   AG3001: {
     title: 'The setting would weaken the isolation of an agent',
     fix: 'Remove it; agents run non-root and without host paths of the system.',
@@ -72,6 +73,10 @@ export const CODES = {
   AG5005: {
     title: 'The broker cannot be changed while there is unfinished work',
     fix: 'Wait for the runs or cancel them; or `agentctl down` first: what is in the old broker stays there.',
+  },
+  AG5006: {
+    title: 'A gateway cannot go while its runs are unfinished',
+    fix: 'Wait for the runs or cancel them (`agentctl runs ls`), then `agentctl up` again.',
   },
   AG6001: { title: 'No such run or task', fix: 'See `agentctl runs ls`.' },
   AG6002: { title: 'No such agent', fix: 'See `agentctl ps` or the agents of the file.' },

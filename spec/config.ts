@@ -37,6 +37,7 @@ export function configView(project: Project): unknown {
       secrets: map(project.secrets, (secret) => (secret.kind === 'file' ? { file: text(secret.path) } : { environment: secret.variable })),
       volumes: map(project.volumes, () => ({})),
       telemetry: project.telemetry === null ? null : { endpoint: text(project.telemetry.endpoint) },
+      gateway: project.gateway,
       broker: brokerView(project.broker),
       artifacts: artifactsView(project.artifacts),
       pipelines: map(project.pipelines, pipelineView),

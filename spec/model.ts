@@ -195,7 +195,12 @@ export interface Project {
   readonly telemetry: { readonly endpoint: string } | null
   readonly broker: BrokerSettings
   readonly artifacts: ArtifactSettings
+  /** Absent: one gateway. */
+  readonly gateway?: { readonly replicas: number }
 }
+
+export const MAX_GATEWAYS = 4
+export const gatewaysOf = ({ gateway }: Pick<Project, 'gateway'>): number => gateway?.replicas ?? 1
 
 /** Defaults of the file, in one place: the schema's descriptions, `normalize` and the docs name these. */
 export const DEFAULTS = {

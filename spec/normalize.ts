@@ -1,7 +1,7 @@
 /** Tree → Project: every way of writing a thing becomes one. Expects a tree that `checkForm` has been through; what is left of a broken part is skipped. */
 import { posix } from 'node:path'
 import type { Agent, Handler, Project, Secret, Service } from './model.ts'
-import { DEFAULTS } from './model.ts'
+import { DEFAULTS, MAX_GATEWAYS } from './model.ts'
 import { artifactsOf, brokerOf } from './broker.ts'
 import { type Context, names, pathOf } from './context.ts'
 import { mountsOf, portsOf, secretsOf } from './mounts.ts'
@@ -9,12 +9,13 @@ import { pipelineOf } from './pipeline.ts'
 import { child, entriesOf, type MapNode, type Node, textOf } from './tree.ts'
 import { duration } from './values.ts'
 import { workOf } from './work-policy.ts'
-import { readOr, workload } from './workload.ts'
+import { integer, readOr, workload } from './workload.ts'
 
 export function normalize(root: Node, context: Context, projectName: string | undefined): Project {
   const section = <T>(key: string, make: (name: string, node: MapNode, at: string) => T): { readonly [name: string]: T } =>
     Object.fromEntries(entriesOf(child(root, key)).map(([name, entry]) => [name, make(name, asMap(entry.value), `${key}.${name}`)]))
   const endpoint = textOf(child(child(root, 'telemetry'), 'endpoint'))
+  const gateways = integer(child(child(root, 'gateway'), 'replicas'), 1, 1, MAX_GATEWAYS, context)
   return {
     name: nameOf(root, context, projectName),
     agents: section('agents', (name, node, at) => agentOf(name, node, at, context)),
@@ -25,6 +26,7 @@ export function normalize(root: Node, context: Context, projectName: string | un
     telemetry: endpoint === '' ? null : { endpoint },
     broker: brokerOf(child(root, 'broker'), context),
     artifacts: artifactsOf(child(root, 'artifacts'), context),
+    ...(gateways === 1 ? {} : { gateway: { replicas: gateways } }),
   }
 }
 

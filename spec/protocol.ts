@@ -34,6 +34,8 @@ export const SESSION_HEADER = 'agentctl-session'
 /** Names in an agent's environment and file system. */
 export const AGENT_ENV = {
   gateway: 'AGENTCTL_GATEWAY',
+  /** Of a project with several: all of them, with commas between; the first is AGENTCTL_GATEWAY. */
+  gateways: 'AGENTCTL_GATEWAYS',
   agent: 'AGENTCTL_AGENT',
   replica: 'AGENTCTL_REPLICA',
   concurrency: 'AGENTCTL_CONCURRENCY',

@@ -12,8 +12,8 @@ const note = (message: string): void => {
 const [record = PATHS.record, port = String(OTLP_PORT)] = process.argv.slice(2)
 const egress = await startEgress({ record, port: Number(port), note })
 note(`listening on port ${egress.port}`)
-// ADDRESS,GATEWAY: only where the project has a broker of its own.
-const [host = '', allowed = ''] = (process.env['AGENTCTL_RELAY'] ?? '').split(',')
+// ADDRESS,GATEWAY,…: only where the project has a broker of its own.
+const [host = '', ...allowed] = (process.env['AGENTCTL_RELAY'] ?? '').split(',')
 const relay = host === '' ? null : await startRelay({ record, host, port: RELAY_PORT, allowed, note })
 
 const stop = (): void => {

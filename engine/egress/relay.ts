@@ -17,8 +17,8 @@ export interface RelayOptions {
   /** The control network's address of this container, where no agent has a route. */
   readonly host: string
   readonly port: number
-  /** Who may use it: the gateway's address. Others are hung up on. */
-  readonly allowed: string
+  /** Who may use it: the addresses of the gateways. Others are hung up on. */
+  readonly allowed: string | readonly string[]
   readonly note: (message: string) => void
 }
 
@@ -29,6 +29,7 @@ export interface Relay {
 
 export async function startRelay(options: RelayOptions): Promise<Relay> {
   const open = new Set<Socket>()
+  const allowed = [options.allowed].flat()
   let target: BrokerAddress | null = null
   let failing = false
   const note = (problem: string | null, where: string): void => {
@@ -39,7 +40,7 @@ export async function startRelay(options: RelayOptions): Promise<Relay> {
   }
   const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 5_000 }, (near) => {
     near.on('error', () => {})
-    if (target === null || near.remoteAddress?.replace(/^::ffff:/, '') !== options.allowed) return void near.destroy()
+    if (target === null || !allowed.includes(near.remoteAddress?.replace(/^::ffff:/, '') ?? '')) return void near.destroy()
     join(near, target, open, note)
   })
   server.maxConnections = MAX_CONNECTIONS
