@@ -2,9 +2,14 @@
 import { readFileSync } from 'node:fs'
 import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
 
-export interface AgentConfig {
+export interface Place {
   readonly host: string
   readonly port: number
+}
+
+export interface AgentConfig {
+  /** At least one. Each hands out work of its own; a task's questions go to the one that it came from. */
+  readonly gateways: readonly [Place, ...Place[]]
   readonly token: string
   readonly agent: string
   readonly replica: number
@@ -46,12 +51,18 @@ function parseHandler(text: string): AgentConfig['handler'] {
   return { kind: 'module', file }
 }
 
+function placeOf(name: string, text: string): Place {
+  const url = URL.parse(text)
+  if (url?.protocol !== 'http:') throw new ConfigError(`${name}: expected a URL like "http://gateway:${GATEWAY_PORT}", got "${text}"`)
+  return { host: url.hostname.replace(/^\[(.*)\]$/, '$1'), port: url.port === '' ? 80 : Number(url.port) }
+}
+
 /** Paths and bounds can be set by the environment, for runs outside of a container. */
 export function readConfig(env: Env, read: (file: string) => string = (file) => readFileSync(file, 'utf8')): AgentConfig {
-  const text = required(env, AGENT_ENV.gateway)
-  const url = URL.parse(text)
-  if (url?.protocol !== 'http:')
-    throw new ConfigError(`${AGENT_ENV.gateway}: expected a URL like "http://gateway:${GATEWAY_PORT}", got "${text}"`)
+  const first = placeOf(AGENT_ENV.gateway, required(env, AGENT_ENV.gateway))
+  const [, ...others] = (env[AGENT_ENV.gateways] ?? '')
+    .split(',')
+    .map((text, index) => (index === 0 ? first : placeOf(AGENT_ENV.gateways, text)))
   const tokenFile = env['AGENTCTL_TOKEN_FILE'] ?? AGENT_ENV.tokenFile
   let token = ''
   try {
@@ -61,8 +72,7 @@ export function readConfig(env: Env, read: (file: string) => string = (file) => 
   }
   if (!/^[\x21-\x7e]+$/.test(token)) throw new ConfigError(`${tokenFile}: expected a token on one line`)
   return {
-    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: url.port === '' ? 80 : Number(url.port),
+    gateways: [first, ...others],
     token,
     agent: required(env, AGENT_ENV.agent),
     replica: count(env, AGENT_ENV.replica, 1),

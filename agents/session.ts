@@ -39,6 +39,8 @@ export interface SessionOptions {
 
 interface Exchange {
   readonly want: number
+  /** Answered at once, with tasks or without. */
+  readonly prompt: boolean
   readonly lane: Lane
   readonly done: readonly Entry[]
 }
@@ -68,6 +70,13 @@ export class Session {
   constructor(options: SessionOptions) {
     this.#options = options
     this.#lanes = Array.from({ length: LANES }, () => new Lane(options.host, options.port, options.headers))
+  }
+
+  /** How many tasks the answers that come in a moment may bring. */
+  get asking(): number {
+    let asking = 0
+    for (const exchange of this.#open) if (exchange.prompt) asking += exchange.want
+    return asking
   }
 
   settle(entry: Entry): void {
@@ -157,7 +166,7 @@ export class Session {
     const beat = isBeat ? `,"beat":${JSON.stringify([...this.#options.leases()])}` : ''
     const settlements = done.length === 0 ? '' : `,"done":[${done.map((entry) => entry.text).join(',')}]`
     const body = `{"want":${want},"wait_ms":${waitMs}${beat}${settlements}}`
-    const exchange = { want, lane, done }
+    const exchange = { want, prompt: waitMs === 0, lane, done }
     this.#open.add(exchange)
     this.#lastSent = now
     if (isBeat) this.#lastBeat = now

@@ -2,24 +2,19 @@
 import type { LeasedTask, LeaseReply } from '../spec/protocol.ts'
 import type { AgentConfig } from './config.ts'
 import { type Execution, failure, type Handler, type TaskServices } from './handler.ts'
-import { LanePool, Lane } from './http.ts'
-import { log } from './log.ts'
-import { LogQueue } from './logs.ts'
+import { Link } from './link.ts'
 import type { Answer, Ask, ChildOutcome, FromThread, Outcome } from './messages.ts'
 import { completedEntry, failedEntry } from './outbox.ts'
-import { ProgressQueue } from './progress.ts'
-import { Session } from './session.ts'
 import { traceparent, Tracer } from './telemetry.ts'
 
-const ANSWER_MS = 5_000
-/** Waits for children, progress and spans; the lease requests have lanes of their own. */
-const SIDE_LANES = 32
 const STOP_FLUSH_MS = 1_000
 /** Longest delay of a timer. */
 const MAX_TIMER_MS = 2_147_483_647
 
 interface Held {
   readonly n: number
+  /** To the gateway that leased it. */
+  readonly link: Link
   readonly leased: LeasedTask
   span: ReturnType<Tracer['start']>
   /** Ends its waits for children; made when there is one. */
@@ -42,12 +37,8 @@ export interface SupervisorOptions {
 
 export class Supervisor {
   readonly #concurrency: number
-  readonly #session: Session
-  readonly #side: LanePool
+  readonly #links: readonly [Link, ...Link[]]
   readonly #tracer: Tracer
-  readonly #progress: ProgressQueue
-  readonly #logs: LogQueue
-  readonly #gateway: { readonly host: string; readonly port: number; readonly headers: { readonly [name: string]: string } }
   readonly #handler: Handler
   readonly #byLease = new Map<string, Held>()
   readonly #byNumber = new Map<number, Held>()
@@ -59,14 +50,25 @@ export class Supervisor {
   #allEnded: (() => void) | null = null
 
   constructor({ config, headers, handler, onConnected }: SupervisorOptions) {
-    const { host, port, agent, concurrency, traces } = config
+    const { gateways, agent, concurrency, traces } = config
+    const [first, ...others] = gateways
     this.#concurrency = concurrency
-    this.#side = new LanePool(SIDE_LANES, () => new Lane(host, port, headers))
-    const post = (path: string) => (body: string) => this.#side.request({ method: 'POST', path, body, timeoutMs: ANSWER_MS })
-    this.#tracer = new Tracer(agent, traces, post('/v1/traces'))
-    this.#progress = new ProgressQueue(post('/v1/progress'))
-    this.#logs = new LogQueue(post('/v1/logs'))
-    this.#gateway = { host, port, headers }
+    let wasReady = false
+    // Ready with all: what one of them holds would else wait unseen.
+    const changed = (): void => {
+      const isReady = this.#links.every((link) => link.connected)
+      if (isReady !== wasReady) onConnected((wasReady = isReady))
+    }
+    const linkTo = (place: (typeof gateways)[0]): Link =>
+      new Link({
+        place,
+        headers,
+        free: (link) => this.#free(link),
+        onReply: (link, reply) => this.#onReply(link, reply),
+        onConnected: changed,
+      })
+    this.#links = [linkTo(first), ...others.map(linkTo)]
+    this.#tracer = new Tracer(agent, traces, this.#links[0].post('/v1/traces'))
     this.#handler = handler({
       progress: (n, { message, percent, data, step }) => {
         const held = this.#byNumber.get(n)
@@ -77,36 +79,40 @@ export class Supervisor {
           ...(data === undefined ? {} : { data }),
           ...(step === undefined ? {} : { step }),
         }
-        this.#progress.push({ lease: held.leased.lease, ...fields })
+        held.link.progress.push({ lease: held.leased.lease, ...fields })
       },
       delegate: (request, answer) => void this.#delegate(request, answer),
       ask: (n, question, pull, answer) => void this.#ask(n, question, pull, answer),
       log: (n, stream, text) => {
         const held = this.#byNumber.get(n)
-        if (held !== undefined) this.#logs.push(held.leased.lease, stream, text)
+        if (held !== undefined) held.link.logs.push(held.leased.lease, stream, text)
       },
       span: (span) => this.#tracer.add(span),
-    })
-    this.#session = new Session({
-      host,
-      port,
-      headers,
-      free: () => Math.max(0, this.#concurrency - this.#running - this.#queued.length),
-      leases: () => this.#byLease.keys(),
-      onReply: (reply) => this.#onReply(reply),
-      onConnected,
-      log,
     })
   }
 
   start(): void {
-    this.#session.wake()
+    this.#wake()
+  }
+
+  /**
+   * A gateway may fill all slots that are free, and its share of them also when others hold all: it cannot know of them, and what it
+   * has must not wait for ever. What comes beyond the slots waits in `#queued`.
+   */
+  #free(link: Link): number {
+    let free = this.#concurrency
+    for (const other of this.#links) free -= other.active + (other === link ? 0 : other.session.asking)
+    return Math.max(0, free, Math.ceil(this.#concurrency / this.#links.length) - link.active)
+  }
+
+  #wake(): void {
+    for (const link of this.#links) link.session.wake()
   }
 
   /** Leases no more, gives what runs a grace, gives back the rest (to be run again), and says everything that is left to say. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true
-    this.#session.stopLeasing()
+    for (const link of this.#links) link.session.stopLeasing()
     // A parked task may wait for long; its children are kept by key, so the retry finds their results.
     for (const held of [...this.#byLease.values()]) if (held.children > 0 || !held.isStarted) this.#giveBack(held)
     if (this.#byLease.size > 0) {
@@ -121,20 +127,20 @@ export class Supervisor {
     for (const held of [...this.#byLease.values()]) this.#giveBack(held)
     this.#handler.close()
     await Promise.all([
-      this.#session.flush(STOP_FLUSH_MS),
+      ...this.#links.map((link) => link.session.flush(STOP_FLUSH_MS)),
       Promise.race([this.#tracer.flush(), new Promise((resolve) => setTimeout(resolve, STOP_FLUSH_MS))]),
     ])
-    this.#session.close()
-    this.#side.close()
+    for (const link of this.#links) link.close()
   }
 
-  #onReply(reply: LeaseReply): void {
-    for (const lease of reply.cancel ?? []) this.#abort(this.#byLease.get(lease), 'cancelled')
+  #onReply(link: Link, reply: LeaseReply): void {
+    for (const lease of reply.cancel ?? []) if (link.leases.has(lease)) this.#abort(this.#byLease.get(lease), 'cancelled')
     for (const leased of reply.tasks ?? []) {
       if (this.#byLease.has(leased.lease)) continue
       const n = this.#next++
       const held: Held = {
         n,
+        link,
         leased,
         span: null,
         abort: null,
@@ -145,6 +151,8 @@ export class Supervisor {
         deadline: null,
       }
       this.#byLease.set(leased.lease, held)
+      link.leases.add(leased.lease)
+      link.active += 1
       this.#byNumber.set(n, held)
       this.#queued.push(held)
       if (this.#stopping) this.#giveBack(held)
@@ -178,22 +186,25 @@ export class Supervisor {
   }
 
   #done(held: Held, outcome: Outcome): void {
+    const { link } = held
     const { lease } = held.leased
     if (this.#byNumber.get(held.n) !== held) return
     this.#byNumber.delete(held.n)
     if (held.deadline !== null) clearTimeout(held.deadline)
     held.abort?.abort()
+    if (held.children === 0) link.active -= 1
     if (!held.isStarted) this.#queued.splice(this.#queued.indexOf(held), 1)
     else if (held.children === 0) this.#running -= 1
     const stopped = held.aborted
     const end: Outcome =
       stopped !== null && !outcome.ok ? failure(stopped, stopped === 'timeout' ? outcome.error.message : 'the task was cancelled') : outcome
     held.span?.end(end.ok ? null : end.error.code)
-    this.#progress.after(lease, () =>
-      this.#logs.after(lease, () => {
+    link.progress.after(lease, () =>
+      link.logs.after(lease, () => {
         // Held until here, so that it is beaten for.
         this.#byLease.delete(lease)
-        this.#session.settle(end.ok ? completedEntry(lease, end.json) : failedEntry(lease, end.error))
+        link.leases.delete(lease)
+        link.session.settle(end.ok ? completedEntry(lease, end.json) : failedEntry(lease, end.error))
         if (this.#byLease.size === 0) this.#allEnded?.()
       }),
     )
@@ -205,7 +216,7 @@ export class Supervisor {
       const next = this.#queued.shift()
       if (next !== undefined) this.#run(next)
     }
-    this.#session.wake()
+    this.#wake()
   }
 
   async #delegate(request: Extract<FromThread, { kind: 'delegate' }>, answer: (outcome: ChildOutcome) => void): Promise<void> {
@@ -215,7 +226,7 @@ export class Supervisor {
     const abort = this.#park(held)
     const { delegate } = await import('./delegation.ts')
     const outcome = await delegate({
-      lanes: this.#side,
+      lanes: held.link.side,
       request: { lease: held.leased.lease, key, agent, type, input },
       traceparent: traceOf(held, spanId),
       signal: abort,
@@ -234,7 +245,8 @@ export class Supervisor {
       const { perform } = await import('./asks.ts')
       const traceparent = traceOf(held, question.op === 'delegate.all' ? question.spanId : null)
       const { lease } = held.leased
-      answer(await perform(question, { lanes: this.#side, lease, traceparent, signal: held.abort.signal, pull, gateway: this.#gateway }))
+      const { side: lanes, place, headers } = held.link
+      answer(await perform(question, { lanes, lease, traceparent, signal: held.abort.signal, pull, gateway: { ...place, headers } }))
     } catch (error) {
       answer({ ok: false, code: 'internal', message: error instanceof Error ? error.message : String(error) })
     } finally {
@@ -245,7 +257,10 @@ export class Supervisor {
   /** It waits for somebody else: its slot is free meanwhile. The signal ends the wait. */
   #park(held: Held): AbortSignal {
     held.abort ??= new AbortController()
-    if (held.children === 0) this.#running -= 1
+    if (held.children === 0) {
+      this.#running -= 1
+      held.link.active -= 1
+    }
     held.children += 1
     this.#fill()
     return held.abort.signal
@@ -255,7 +270,9 @@ export class Supervisor {
   #unpark(held: Held): void {
     if (this.#byNumber.get(held.n) !== held) return
     held.children -= 1
-    if (held.children === 0) this.#running += 1
+    if (held.children > 0) return
+    this.#running += 1
+    held.link.active += 1
   }
 }
 

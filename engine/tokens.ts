@@ -25,6 +25,10 @@ export function verifyReplicaToken(key: string, project: string, token: string):
   return sameText(token, replicaToken(key, project, identity)) ? identity : null
 }
 
+/** With it the gateway that the CLI talks to asks the others. No agent has it: it is made with the key. */
+export const peerToken = (key: string, project: string): string => mac(key, `peer|${project}`)
+export const isPeerToken = (key: string, project: string, token: string): boolean => sameText(token, peerToken(key, project))
+
 /** One execution of a task, as held by `AGENT.REPLICA.SESSION` (the broker's lock token). */
 export interface LeaseIdentity {
   readonly id: string

@@ -2,12 +2,13 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Place } from '../spec/diagnostic.ts'
-import { DEFAULT_BROKER, type Project } from '../spec/model.ts'
+import { DEFAULT_BROKER, gatewaysOf, type Project } from '../spec/model.ts'
 import { canonicalJson } from './canonical.ts'
 import { type Desired, desired, networkNames } from './desired.ts'
 import { AgentctlError, DiagnosticsError } from './errors.ts'
 import { execute } from './execute.ts'
 import { requireBroker, requireIdle } from './far-broker.ts'
+import { requireFinished } from './gateways.ts'
 import { requirePorts } from './host-ports.ts'
 import { parseRecord, type ProjectLock, readRecord as fetchRecord, takeLock } from './lock.ts'
 import { LABEL, networkName, trustedName } from './names.ts'
@@ -80,6 +81,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   const taken = missing ? await takenSubnets(await networks, project, info) : []
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
     nextRecord(ctx, project, options, info, images, previous, seen, used)
+  if (previous !== null) await requireFinished(runtime, project.name, gatewaysOf(previous.project), gatewaysOf(project), signal)
   if (previous !== null && isRunning(observed, trustedName(project.name, 'gateway'))) {
     const note = (message: string): void => ctx.emit({ kind: 'note', message })
     await requireIdle(runtime, project.name, previous.project.broker ?? DEFAULT_BROKER, project.broker, note, signal)
@@ -355,7 +357,9 @@ export async function resolveContainers(ctx: VerbContext, name: string, target: 
       groupOf(container) === target ||
       container.name === target ||
       container.name === `${name}-${target}` ||
-      container.name === `${name}-${target}-1`,
+      container.name === `${name}-${target}-1` ||
+      // Of our own parts there may be several gateways.
+      (groupOf(container) === null && container.name.replace(/-\d+$/, '') === `${name}-${target}`),
   )
   if (found.length === 0) throw unknownTarget(name, target)
   return found

@@ -17,7 +17,10 @@ const MAX_REQUESTS = 256
 export function agentServer(options: AgentApiOptions): Server {
   const connections = new Connections()
   const api = new AgentApi(options, connections)
-  const server = createServer((request, response) => void api.serve(request, response))
+  const server = createServer((request, response) => {
+    if (options.door?.(request, response) !== true) return void api.serve(request, response)
+    connections.known(request.socket)
+  })
   // Agents keep their connections open: that they do is how the gateway knows that they live.
   server.keepAliveTimeout = 0
   // Bodies of any length come in artifacts: who sends slowly is found by Slow, and by the pace of an upload.

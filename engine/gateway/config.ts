@@ -16,6 +16,8 @@ export interface Config {
   /** Reads the record again: false: this replica was scaled away or stopped on purpose. */
   wanted(agent: string, replica: number): Promise<boolean>
   reload(): Promise<void>
+  /** '' : there is no such network. */
+  subnet(network: string): string
   close(): void
 }
 
@@ -30,6 +32,7 @@ export async function watchRecord(
   let project: Project | null = null
   let scale: ProjectRecord['scale'] = {}
   let stopped: ProjectRecord['stopped'] = []
+  let subnets: ProjectRecord['subnets'] = {}
   let complained = ''
 
   const load = async (force: boolean): Promise<boolean> => {
@@ -44,6 +47,7 @@ export async function watchRecord(
       project = complete(record.project)
       scale = record.scale ?? {}
       stopped = record.stopped ?? []
+      subnets = record.subnets ?? {}
       complained = ''
       return true
     } catch (error) {
@@ -80,6 +84,7 @@ export async function watchRecord(
       )
     },
     reload: () => look(true),
+    subnet: (network) => subnets[network] ?? '',
     close: () => clearInterval(timer),
   }
 }

@@ -49,6 +49,7 @@ async function serve(kit: Kit, request: IncomingMessage, response: ServerRespons
     checkQuery(route, url)
     const body = route.body === undefined ? {} : await checkedBody(route.body, request)
     const call: Call = { request, response, url, at, body, signal: gone.signal }
+    if (kit.front !== undefined && (await kit.front.handle(kit, route, call))) return
     await route.handle(kit, call)
   } catch (error) {
     sendError(response, error, 'AG5002', kit.log)
@@ -97,7 +98,7 @@ async function checkedBody(schema: Schema, request: IncomingMessage): Promise<Fi
   return body
 }
 
-async function whenReady({ broker, ready }: ControlApiOptions): Promise<void> {
+export async function whenReady({ broker, ready }: Pick<ControlApiOptions, 'broker' | 'ready'>): Promise<void> {
   const late = Promise.withResolvers<void>()
   const timer = setTimeout(late.resolve, READY_MS)
   const connected = Promise.withResolvers<void>()

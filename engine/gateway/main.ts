@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connectBroker } from '../broker/bullmq.ts'
 import type { BrokerProblem } from '../broker/port.ts'
 import { startTelemetry, type Telemetry } from '../telemetry/setup.ts'
+import { SHARD_ENV } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { farBroker } from './far-broker.ts'
 import { NODE_FLAGS } from './flags.ts'
@@ -77,6 +78,9 @@ async function serve(): Promise<void> {
         log(problem === null ? 'connected to the broker' : `${problem.code}: ${problem.message}`)
       return connectBroker({ project, ...(far ?? { host, port: Number(port), password }), note })
     },
+    ...(env[SHARD_ENV.shard] === undefined
+      ? {}
+      : { shard: { index: Number(env[SHARD_ENV.shard]), peers: (env[SHARD_ENV.peers] ?? '').split(',').filter((url) => url !== '') } }),
     traces,
     log,
     signal: stop.signal,

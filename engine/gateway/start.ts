@@ -6,13 +6,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { BrokerSettings, Project } from '../../spec/model.ts'
 import { GATEWAY_PORT } from '../../spec/protocol.ts'
 import type { Broker } from '../broker/port.ts'
-import { PATHS } from '../names.ts'
+import { gatewayDoor, PATHS, shardProject, shardState } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
+import { peerToken } from '../tokens.ts'
 import { agentServer } from './agent-api.ts'
 import { Approvals } from './approvals.ts'
 import { Artifacts } from './artifacts.ts'
 import { readSecrets, watchRecord } from './config.ts'
-import { controlServer } from './control-api.ts'
+import { healthOf } from './control/gateway.ts'
+import { controlServer, whenReady } from './control-api.ts'
 import type { Log } from './desk.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { witnessFile } from './far-broker.ts'
@@ -21,6 +23,11 @@ import { Records, type RecordsOptions } from './records.ts'
 import { Journals } from './journal.ts'
 import { Logs } from './logs.ts'
 import { Runs } from './runs.ts'
+import { door } from './shards/door.ts'
+import { finder } from './shards/find.ts'
+import { Front } from './shards/front.ts'
+import type { ShardHealth } from './shards/merge.ts'
+import { Peer } from './shards/peers.ts'
 import { TraceForwarder } from './traces.ts'
 import { makeTracing } from './tracing.ts'
 import { Views } from './views.ts'
@@ -34,6 +41,8 @@ export interface GatewayOptions {
   readonly connect: (project: string, password: string, settings: BrokerSettings, secrets: string) => Broker
   readonly record?: string
   readonly secrets?: string
+  /** With several: which one this is, from 1 on; of the first, the URLs of the others. */
+  readonly shard?: { readonly index: number; readonly peers: readonly string[] }
   readonly host?: string
   readonly port?: number
   readonly controlSocket?: string
@@ -59,10 +68,12 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   options.configured?.(config.project)
   const secrets = options.secrets ?? PATHS.secrets
   const { key, password } = await readSecrets(secrets, config.project.broker, signal)
-  const broker = options.connect(config.project.name, password, config.project.broker, secrets)
+  const { index = 1, peers = [] } = options.shard ?? {}
+  const project = config.project.name
+  const broker = options.connect(shardProject(project, index), password, config.project.broker, secrets)
   const on = (): boolean => config.project.telemetry !== null
   const tracing = makeTracing(on)
-  const stateDir = options.stateDir ?? PATHS.gatewayState
+  const stateDir = shardState(options.stateDir ?? PATHS.gatewayState, index)
   const records = await Records.open({
     broker,
     stateDir,
@@ -137,7 +148,14 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   }
   const ready = takeOver(broker, () => Object.keys(config.project.agents), dispatcher, runs, records, besideTasks, abort.signal, log)
   const shared = { config, broker, stateDir, dispatcher, runs, views, events, records, traces, approvals, artifacts, ready, log }
-  const servers = { agents: agentServer({ ...shared, key, tracing, journals, logs: new Logs(events) }), control: controlServer(shared) }
+  const find = finder({ broker, runs, archive, approvals, artifacts, whenReady: () => whenReady(shared) })
+  const health = (): ShardHealth => ({ ...healthOf(shared), open: runs.openCount })
+  const others = peers.map((url, at) => new Peer(gatewayDoor(at + 2), url, peerToken(key, project)))
+  const front = others.length === 0 ? null : new Front({ peers: others, find, health })
+  const control = controlServer({ ...shared, ...(front === null ? {} : { front }) })
+  const subnet = (): string => config.subnet('control')
+  const open = index === 1 ? {} : { door: door({ key, project, subnet, control, find, health, log }) }
+  const servers = { agents: agentServer({ ...shared, key, tracing, journals, logs: new Logs(events), ...open }), control }
   const socket = options.controlSocket ?? PATHS.controlSocket
   await rm(socket, { force: true })
   await Promise.all([
@@ -154,6 +172,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       dispatcher.close()
       approvals.close()
       artifacts.close()
+      front?.close()
       runs.close()
       for (const server of [servers.agents, servers.control]) server.closeIdleConnections()
       const late = new AbortController()

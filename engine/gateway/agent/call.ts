@@ -34,6 +34,8 @@ export interface AgentApiOptions {
   readonly artifacts: Artifacts
   readonly journals: Journals
   readonly logs: Logs
+  /** With several gateways: takes the requests of the first of them, which ask for what control sockets are asked for. */
+  readonly door?: (request: IncomingMessage, response: ServerResponse) => boolean
   /** The state of the gateway before is taken over. */
   readonly ready: Promise<void>
   readonly log: (message: string) => void

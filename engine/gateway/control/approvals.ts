@@ -4,9 +4,13 @@ import { refuse } from '../submission.ts'
 import { type Call, type Kit, send } from './call.ts'
 
 export async function list(kit: Kit, call: Call): Promise<void> {
+  send(call, { approvals: await listOf(kit, call) })
+}
+
+export async function listOf(kit: Kit, call: Call): Promise<readonly ApprovalView[]> {
   await kit.whenReady()
   const status = call.url.searchParams.get('status') ?? 'pending'
-  send(call, { approvals: kit.approvals.list().filter((it) => status === 'all' || it.status === status) })
+  return kit.approvals.list().filter((it) => status === 'all' || it.status === status)
 }
 
 export async function show(kit: Kit, call: Call): Promise<void> {

@@ -26,6 +26,8 @@ export interface ControlApiOptions {
   readonly approvals: Pick<Approvals, 'decide' | 'get' | 'list' | 'pendingOf'>
   readonly artifacts: Pick<Artifacts, 'ofRun' | 'open'>
   readonly ready: Promise<void>
+  /** With several gateways, of the first: what it asks the others. */
+  readonly front?: { handle(kit: Kit, route: Route, call: Call): Promise<boolean> }
   readonly log: (message: string) => void
 }
 

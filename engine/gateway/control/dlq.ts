@@ -14,7 +14,16 @@ const CHUNK = 500
 
 const noLetter = (id: string): ReturnType<typeof refuse> => refuse(404, 'AG6011', `there is no dead letter "${id.slice(0, 200)}"`)
 
+export interface LetterPage {
+  readonly tasks: readonly DeadLetterSummary[]
+  readonly next: string | null
+}
+
 export async function list(kit: Kit, call: Call): Promise<void> {
+  send(call, await pageOf(kit, call))
+}
+
+export async function pageOf(kit: Kit, call: Call): Promise<LetterPage> {
   await kit.whenReady()
   const limit = numberOf(call, 'limit', DEFAULT_LIMIT)
   const agent = call.url.searchParams.get('agent')
@@ -28,7 +37,7 @@ export async function list(kit: Kit, call: Call): Promise<void> {
   }
   const tasks = found.slice(0, limit)
   const last = tasks.at(-1)
-  send(call, { tasks: tasks.map(summary), next: found.length > limit && last !== undefined ? `${last.ended_ms}:${last.id}` : null })
+  return { tasks: tasks.map(summary), next: found.length > limit && last !== undefined ? `${last.ended_ms}:${last.id}` : null }
 }
 
 /** `next` of a page: TIME:TASK. */

@@ -1,18 +1,28 @@
 /** The gateway itself: its health, its replicas, and what the controller and the CLI tell it. */
-import { MAX_WAIT_MS } from '../../../spec/protocol.ts'
+import { MAX_WAIT_MS, type ReplicaView } from '../../../spec/protocol.ts'
 import { readBody } from '../http.ts'
 import { type Call, type Kit, numberOf, send, wrong } from './call.ts'
 
 const MAX_TRACES_BYTES = 67_108_864
 
-export async function health({ broker, config, records }: Kit, call: Call): Promise<void> {
-  send(call, {
-    ok: true,
-    broker: broker.connected,
-    problem: broker.connected ? null : broker.problem,
-    project: config.project.name,
-    broker_loss: records.loss,
-  })
+export interface Health {
+  readonly ok: boolean
+  readonly broker: boolean
+  readonly problem: { readonly code: string; readonly message: string } | null
+  readonly project: string
+  readonly broker_loss: unknown
+}
+
+export const healthOf = ({ broker, config, records }: Pick<Kit, 'broker' | 'config' | 'records'>): Health => ({
+  ok: true,
+  broker: broker.connected,
+  problem: broker.connected ? null : broker.problem,
+  project: config.project.name,
+  broker_loss: records.loss,
+})
+
+export async function health(kit: Kit, call: Call): Promise<void> {
+  send(call, healthOf(kit))
 }
 
 export async function reload({ config }: Kit, call: Call): Promise<void> {
@@ -27,7 +37,11 @@ export async function traces(kit: Kit, call: Call): Promise<void> {
 }
 
 /** With `connected=agent:replica,…`: held until all of these are, or the time is over. */
-export async function replicas({ dispatcher }: Kit, call: Call): Promise<void> {
+export async function replicas(kit: Kit, call: Call): Promise<void> {
+  send(call, { replicas: await replicasOf(kit, call) })
+}
+
+export async function replicasOf({ dispatcher }: Kit, call: Call): Promise<readonly ReplicaView[]> {
   const { url, signal } = call
   const wait = Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS)
   const known = dispatcher.replicas
@@ -50,5 +64,5 @@ export async function replicas({ dispatcher }: Kit, call: Call): Promise<void> {
     clearTimeout(timer)
     stop()
   }
-  send(call, { replicas: known.views() })
+  return known.views()
 }

@@ -1,12 +1,15 @@
 /** Runs: submit, list, inspect, follow, cancel, retry. */
 import { MAX_WAIT_MS, type WorkStatus } from '../../../spec/protocol.ts'
 import { type Call, type Kit, noRun, numberOf, send } from './call.ts'
-import { page } from './listing.ts'
+import { page, type RunPage } from './listing.ts'
 import { retryRequest } from './retry.ts'
 import { submitRequest } from './submit.ts'
 import { keepWaitingInputs } from './waiting-inputs.ts'
 
 const DEFAULT_LIMIT = 100
+/** From the first of several gateways: when the run named by `before` was made. */
+export const CREATED_HEADER = 'agentctl-created'
+const headerOf = ({ request }: Call, name: string): string | null => [request.headers[name]].flat()[0] ?? null
 
 export async function submit(kit: Kit, call: Call): Promise<void> {
   const request = submitRequest(call.body)
@@ -15,15 +18,21 @@ export async function submit(kit: Kit, call: Call): Promise<void> {
 }
 
 export async function list(kit: Kit, call: Call): Promise<void> {
+  send(call, await pageOf(kit, call))
+}
+
+/** `created`: when the run named by `before` was made, which another gateway may have. */
+export async function pageOf(kit: Kit, call: Call, created: string | null = null): Promise<RunPage> {
   await kit.whenReady()
   const { searchParams } = call.url
   const filter = {
     limit: numberOf(call, 'limit', DEFAULT_LIMIT),
     before: searchParams.get('before'),
+    created: created ?? headerOf(call, CREATED_HEADER),
     status: searchParams.get('status') as WorkStatus | null,
     agent: searchParams.get('agent'),
   }
-  send(call, page(await kit.views.runs(), filter))
+  return page(await kit.views.runs(), filter)
 }
 
 export async function show(kit: Kit, call: Call): Promise<void> {

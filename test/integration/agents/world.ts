@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { TRUSTED_SECRETS } from '../../../engine/names.ts'
 import { replicaToken } from '../../../engine/tokens.ts'
-import type { Agent, Project } from '../../../spec/model.ts'
+import { type Agent, gatewaysOf, type Project } from '../../../spec/model.ts'
 import type { Json, JobView, ReplicaView, RunEvent, RunView, SubmitRequest } from '../../../spec/protocol.ts'
 import { project, record } from '../../support/project.ts'
 import { startRedis, type TestRedis } from '../../support/redis.ts'
@@ -32,8 +32,12 @@ export interface World extends AsyncDisposable {
   cancel(run: string): Promise<void>
   events(run: string): Promise<readonly RunEvent[]>
   replicas(): Promise<readonly ReplicaView[]>
-  killGateway(): Promise<void>
-  startGateway(): Promise<void>
+  /** Default: the first. */
+  killGateway(gateway?: number): Promise<void>
+  startGateway(gateway?: number): Promise<void>
+  /** Any route of the control API of the first gateway, or of another. */
+  control(method: string, path: string, body?: unknown, gateway?: number): Promise<{ readonly status: number; readonly text: string }>
+  ports(): readonly number[]
 }
 
 const freePort = (): Promise<number> =>
@@ -71,15 +75,23 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
   const folder = mkdtempSync(join(tmpdir(), 'agentctl-world-'))
   const redis = await startRedis()
   const secrets = join(folder, 'secrets')
+  const state = join(folder, 'state')
   mkdirSync(secrets)
+  mkdirSync(state)
   writeFileSync(join(secrets, TRUSTED_SECRETS.projectKey), KEY)
   writeFileSync(join(secrets, TRUSTED_SECRETS.brokerPassword), redis.password)
   const all: Project = { ...project({ agents }), ...more }
-  writeFileSync(join(folder, 'record.json'), JSON.stringify(record(all)))
-  const socket = join(folder, 'control.sock')
-  const port = await freePort()
+  const { subnets } = record(all)
+  // All are on this machine: its loopback is the control network.
+  writeFileSync(join(folder, 'record.json'), JSON.stringify(record(all, { subnets: { ...subnets, control: '127.0.0.0/24' } })))
+  const numbers = Array.from({ length: gatewaysOf(all) }, (_, index) => index + 1)
+  const ports = await Promise.all(numbers.map(freePort))
+  const [port = 0] = ports
+  const url = (port: number): string => `http://127.0.0.1:${port}`
+  const socketOf = (gateway: number): string => join(folder, gateway === 1 ? 'control.sock' : `control-${gateway}.sock`)
+  const socket = socketOf(1)
   const processes: AgentProcess[] = []
-  let gateway: ChildProcess | null = null
+  const gateways = new Map<number, ChildProcess>()
   let output = ''
 
   const ask = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
@@ -87,15 +99,26 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
     if (status !== 200) throw new Error(`${method} ${path}: HTTP ${status} ${text}\n${output}`)
     return JSON.parse(text) as T
   }
+  const several = numbers.length === 1 ? {} : { AGENTCTL_GATEWAYS: ports.map(url).join(',') }
   const self: World = {
     port,
+    ports: () => ports,
+    control: (method, path, body, gateway = 1) => control(socketOf(gateway), method, path, body),
     folder,
     redis,
     token: (agent, replica = 1) => replicaToken(KEY, all.name, { agent, replica }),
     start(agent, options = {}) {
       const replica = options.replica ?? 1
       const concurrency = all.agents[agent]?.concurrency ?? 1
-      const started = new AgentProcess({ port, agent, replica, concurrency, token: self.token(agent, replica), ...options })
+      const started = new AgentProcess({
+        port,
+        agent,
+        replica,
+        concurrency,
+        token: self.token(agent, replica),
+        ...options,
+        env: { ...several, ...options.env },
+      })
       processes.push(started)
       return started
     },
@@ -132,39 +155,50 @@ export async function world(agents: readonly Agent[], more: Partial<Project> = {
         .map((line) => JSON.parse(line) as RunEvent)
     },
     replicas: async () => (await ask<{ replicas: readonly ReplicaView[] }>('GET', '/v1/replicas')).replicas,
-    async killGateway() {
-      const ended = new Promise((resolve) => gateway?.once('exit', resolve))
-      gateway?.kill('SIGKILL')
+    async killGateway(number = 1) {
+      const gateway = gateways.get(number)
+      if (gateway === undefined) return
+      const ended = new Promise((resolve) => gateway.once('exit', resolve))
+      gateway.kill('SIGKILL')
       await ended
+      gateways.delete(number)
     },
-    async startGateway() {
-      gateway = spawn(process.execPath, [GATEWAY, '--child'], {
+    async startGateway(number = 1) {
+      const gateway = spawn(process.execPath, [GATEWAY, '--child'], {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: {
           PATH: process.env['PATH'],
           AGENTCTL_BROKER: `127.0.0.1:${redis.port}`,
           AGENTCTL_RECORD: join(folder, 'record.json'),
           AGENTCTL_SECRETS: secrets,
-          AGENTCTL_CONTROL: socket,
-          AGENTCTL_STATE: join(folder, 'state'),
+          AGENTCTL_CONTROL: socketOf(number),
+          AGENTCTL_STATE: state,
           AGENTCTL_HOST: '127.0.0.1',
-          AGENTCTL_PORT: String(port),
+          AGENTCTL_PORT: String(ports[number - 1]),
+          ...(numbers.length === 1 ? {} : { AGENTCTL_SHARD: String(number) }),
+          ...(numbers.length === 1 || number > 1 ? {} : { AGENTCTL_PEERS: ports.slice(1).map(url).join(',') }),
         },
       })
+      gateways.set(number, gateway)
       for (const stream of [gateway.stdout, gateway.stderr]) stream?.on('data', (chunk) => (output += String(chunk)))
       await eventually(
-        async () => (await control(socket, 'GET', '/v1/health').catch(() => null))?.text.includes('"broker":true') === true,
+        async () => (await control(socketOf(number), 'GET', '/v1/health').catch(() => null))?.text.includes('"broker":true') === true,
         'a gateway with its broker',
         20_000,
       )
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(processes.map((it) => it.stop()))
-      await self.killGateway()
+      await Promise.all(numbers.map((number) => self.killGateway(number)))
       await redis.stop()
       rmSync(folder, { recursive: true, force: true })
     },
   }
-  await self.startGateway()
+  await Promise.all(numbers.map((number) => self.startGateway(number)))
+  await eventually(
+    async () => (await control(socket, 'GET', '/v1/health').catch(() => null))?.text.includes('"broker":true,"problem"') === true,
+    'gateways with their broker',
+    20_000,
+  )
   return self
 }
