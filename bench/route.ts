@@ -50,7 +50,7 @@ async function benchShapes(replicas: number, slots: number, rounds: number, shap
   const runtime = await connectDocker({ environment: process.env, signal: abort.signal })
   const redis = await redisOf(runtime, project.name, abort.signal)
   const bare = await worker(runtime, project, redis.password, abort.signal)
-  const ours = await submitter(runtime, project.name, abort.signal)
+  const ours = await submitter(runtime, trustedName(project.name, 'gateway'), abort.signal)
   for (const shape of shapes) await benchShape(shape, rounds, redis, bare, ours)
   if (replicas === 1) await benchLatency(rounds, bare, ours)
   bare.close()
@@ -59,7 +59,7 @@ async function benchShapes(replicas: number, slots: number, rounds: number, shap
 }
 
 /** Both sides are programs in containers beside Redis that read a line of work and write how long it took. */
-interface Side {
+export interface Side {
   ask(line: string): Promise<readonly number[]>
   close(): void
 }
@@ -154,8 +154,8 @@ async function redisOf(runtime: ContainerRuntime, project: string, signal: Abort
 }
 
 /** In the gateway's container, so that neither side pays for the way from the host. */
-async function submitter(runtime: ContainerRuntime, project: string, signal: AbortSignal): Promise<Side> {
-  const stream = await runtime.execStream(trustedName(project, 'gateway'), ['node', '-e', SUBMITTER], {}, signal)
+export async function submitter(runtime: ContainerRuntime, gateway: string, signal: AbortSignal): Promise<Side> {
+  const stream = await runtime.execStream(gateway, ['node', '-e', SUBMITTER], {}, signal)
   return sideOf(stream)
 }
 
