@@ -57,5 +57,7 @@ export async function benchGateways(rounds: number): Promise<void> {
 async function drain(sides: readonly Side[], tasks: number): Promise<number> {
   const begin = performance.now()
   await Promise.all(sides.map((side) => side.ask(`drain ${tasks / sides.length} 0`)))
+  if (process.env['BENCH_DEBUG'] === '1')
+    process.stderr.write(`${sides.length} gateway(s): ${tasks} tasks in ${Math.round(performance.now() - begin)} ms\n`)
   return performance.now() - begin
 }

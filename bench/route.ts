@@ -199,18 +199,21 @@ require('node:readline').createInterface({ input: process.stdin }).on('line', as
 `
 
 function sideOf(stream: Awaited<ReturnType<ContainerRuntime['execStream']>>): Side {
-  const waiting: ((ms: readonly number[]) => void)[] = []
+  const waiting: { readonly done: (ms: readonly number[]) => void; readonly fail: (error: Error) => void }[] = []
   let rest = ''
   stream.stdout.on('data', (chunk: Buffer) => {
     const lines = `${rest}${chunk.toString('utf8')}`.split('\n')
     rest = lines.pop() ?? ''
-    for (const line of lines) if (line.startsWith('ms ')) waiting.shift()?.(line.slice(3).split(' ').map(Number))
+    for (const line of lines) if (line.startsWith('ms ')) waiting.shift()?.done(line.slice(3).split(' ').map(Number))
+  })
+  stream.stdout.on('close', () => {
+    for (const { fail } of waiting.splice(0)) fail(new Error('the program in the container has ended'))
   })
   stream.stderr.on('data', (chunk: Buffer) => void process.stderr.write(chunk))
   return {
     ask: (line) =>
-      new Promise((resolve) => {
-        waiting.push(resolve)
+      new Promise((done, fail) => {
+        waiting.push({ done, fail })
         stream.stdin.write(`${line}\n`)
       }),
     close: () => stream.close(),

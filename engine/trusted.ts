@@ -156,6 +156,9 @@ const broker = (facts: TrustedFacts): ContainerSpec => ({
   mem_limit: 1024 * MIB,
 })
 
+/** The control API of the first of several says how all are: one that is away would have it restarted too. Agents' asks for itself alone. */
+const checkedAt = ({ gateways }: TrustedFacts, replica: number): string =>
+  gateways > 1 && replica === 1 ? `TCP:127.0.0.1:${GATEWAY_PORT}` : `UNIX-CONNECT:${PATHS.controlSocket}`
 /** With several: which one it is, and of the first, through which the others are reached, where they are. */
 function gatewayEnvironment({ project, brokerUrl, gateways }: TrustedFacts, replica: number): ContainerSpec['environment'] {
   const peers = others(gateways).map((other) => `http://${gatewayDoor(other)}:${GATEWAY_PORT}`)
@@ -174,7 +177,7 @@ const gateway = (facts: TrustedFacts, replica: number): ContainerSpec => ({
   // Up to 300 connections of each replica; not more, as a container's hard limit cannot be above the daemon's.
   ulimits: ulimits(16_384),
   command: ['node', `${PATHS.app}/gateway.mjs`],
-  healthcheck: { ...CHECK, test: httpCheck('/v1/health', `UNIX-CONNECT:${PATHS.controlSocket}`) },
+  healthcheck: { ...CHECK, test: httpCheck('/v1/health', checkedAt(facts, replica)) },
   endpoints: ['control', ...facts.roleNetworks].map((network) => address(facts, network, gatewayHost(replica))),
   environment: gatewayEnvironment(facts, replica),
   extra_hosts: {
