@@ -26,6 +26,7 @@ import { Runs } from './runs.ts'
 import { door } from './shards/door.ts'
 import { finder } from './shards/find.ts'
 import { Front } from './shards/front.ts'
+import { leftGateways, leftNote } from './shards/left.ts'
 import type { ShardHealth } from './shards/merge.ts'
 import { Peer } from './shards/peers.ts'
 import { TraceForwarder } from './traces.ts'
@@ -150,6 +151,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const shared = { config, broker, stateDir, dispatcher, runs, views, events, records, traces, approvals, artifacts, ready, log }
   const find = finder({ broker, runs, archive, approvals, artifacts, whenReady: () => whenReady(shared) })
   const health = (): ShardHealth => ({ ...healthOf(shared), open: runs.openCount })
+  const left = index === 1 ? await leftGateways(stateDir, peers.length + 1) : []
+  if (left.length > 0) log(leftNote(left))
   const others = peers.map((url, at) => new Peer(gatewayDoor(at + 2), url, peerToken(key, project)))
   const front = others.length === 0 ? null : new Front({ peers: others, find, health })
   const control = controlServer({ ...shared, ...(front === null ? {} : { front }) })
