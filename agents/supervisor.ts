@@ -54,9 +54,9 @@ export class Supervisor {
     const [first, ...others] = gateways
     this.#concurrency = concurrency
     let wasReady = false
-    // Ready with all: what one of them holds would else wait unseen.
+    // Of its own health one is enough: without the others it has work to go on with, and a restart would help nobody. `up` asks all.
     const changed = (): void => {
-      const isReady = this.#links.every((link) => link.connected)
+      const isReady = this.#links.some((link) => link.connected)
       if (isReady !== wasReady) onConnected((wasReady = isReady))
     }
     const linkTo = (place: (typeof gateways)[0]): Link =>
