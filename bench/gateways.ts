@@ -2,8 +2,10 @@
  * One gateway against two, each capped at a quarter of a CPU so that it is the gateway that is measured: no-op tasks from the submit to
  * the last result, half of them submitted to each gateway's own socket. Two projects stand side by side, the rounds are interleaved.
  */
+import { shardOf } from '../engine/gateway/shards/front.ts'
 import { trustedName } from '../engine/names.ts'
 import { connectDocker } from '../engine/runtimes/docker/connect.ts'
+import { newRunId } from '../engine/ulid.ts'
 import { type Side, submitter } from './route.ts'
 import { type BenchProject, benchProject, median, remark, report, run } from './support.ts'
 
@@ -58,8 +60,16 @@ export async function benchGateways(rounds: number): Promise<void> {
 /** Each gateway gets its part of the tasks; the time until the last of them has ended, in ms. */
 async function drain(sides: readonly Side[], tasks: number): Promise<number> {
   const begin = performance.now()
-  const each = await Promise.all(sides.map((side) => side.ask(`drain ${tasks / sides.length} 0`)))
+  const ids = sides.map((_, index) => idFor(index, sides.length))
+  const each = await Promise.all(sides.map((side, index) => side.ask(`drain ${tasks / sides.length} 0 ${ids[index]}`)))
   if (process.env['BENCH_DEBUG'] === '1')
     process.stderr.write(`${sides.length} gateway(s): ${tasks} tasks in ${each.flat().map(Math.round).join(' and ')} ms\n`)
   return performance.now() - begin
+}
+
+/** The first gateway gives each run to the one that its id leads to. */
+function idFor(gateway: number, gateways: number): string {
+  let id = newRunId()
+  while (shardOf(id, gateways) !== gateway) id = newRunId()
+  return id
 }

@@ -180,11 +180,11 @@ const ended = async (run) => {
   }
 }
 require('node:readline').createInterface({ input: process.stdin }).on('line', async (line) => {
-  const [kind, count, size] = line.split(' ')
+  const [kind, count, size, id] = line.split(' ')
   if (kind === 'drain') {
     const input = Number(size) === 0 ? null : 'x'.repeat(Number(size))
     const begin = performance.now()
-    const { run } = await call('POST', '/v1/runs', { agent: 'a', type: 'task', tasks: Array(Number(count)).fill(input) })
+    const { run } = await call('POST', '/v1/runs', { agent: 'a', type: 'task', tasks: Array(Number(count)).fill(input), id })
     await ended(run)
     return console.log('ms ' + (performance.now() - begin))
   }
