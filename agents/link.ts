@@ -15,6 +15,7 @@ export interface LinkOptions {
   readonly place: Place
   readonly headers: { readonly [name: string]: string }
   readonly free: (link: Link) => number
+  readonly shares: (link: Link) => boolean
   readonly onReply: (link: Link, reply: LeaseReply) => void
   readonly onConnected: (link: Link, connected: boolean) => void
 }
@@ -32,7 +33,7 @@ export class Link {
   active = 0
   connected = false
 
-  constructor({ place, headers, free, onReply, onConnected }: LinkOptions) {
+  constructor({ place, headers, free, shares, onReply, onConnected }: LinkOptions) {
     this.place = place
     this.headers = headers
     this.side = new LanePool(SIDE_LANES, () => new Lane(place.host, place.port, headers))
@@ -42,6 +43,7 @@ export class Link {
       ...place,
       headers,
       free: () => free(this),
+      shares: () => shares(this),
       leases: () => this.leases,
       onReply: (reply) => onReply(this, reply),
       onConnected: (connected) => {

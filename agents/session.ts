@@ -30,6 +30,8 @@ export interface SessionOptions {
   readonly headers: { readonly [name: string]: string }
   /** How many more tasks could start now. */
   readonly free: () => number
+  /** Other gateways give work too: while this one settles there is enough to do, and fewer requests carry the same. */
+  readonly shares?: () => boolean
   /** What is being worked on. */
   readonly leases: () => Iterable<string>
   readonly onReply: (reply: LeaseReply) => void
@@ -133,11 +135,12 @@ export class Session {
       const want = this.#stopping ? 0 : Math.min(MAX_WANT, Math.max(0, this.#options.free() - asked))
       const isFirst = !this.#connected && this.#open.size === 0
       // A wish that waits is not raised: each end of a task would repeat it.
-      const hasCause = this.#connected && ((this.#outbox.size > 0 && settling < MAX_SETTLING) || (want > 0 && asked === 0))
+      const most = this.#options.shares?.() === true ? 1 : MAX_SETTLING
+      const hasCause = this.#connected && ((this.#outbox.size > 0 && settling < most) || (want > 0 && asked === 0))
       const isOverdue = this.#open.size > 0 && Date.now() - this.#lastSent >= OVERDUE_MS && this.#isBusy()
       if (!isFirst && !hasCause && !isOverdue) break
-      const half = settling === 0 && this.#outbox.size >= SPLIT_FROM ? Math.ceil(this.#outbox.size / 2) : undefined
-      const done = settling < MAX_SETTLING ? this.#outbox.take(MAX_BODY_BYTES / 2, half) : []
+      const half = settling === 0 && most > 1 && this.#outbox.size >= SPLIT_FROM ? Math.ceil(this.#outbox.size / 2) : undefined
+      const done = settling < most ? this.#outbox.take(MAX_BODY_BYTES / 2, half) : []
       this.#exchange(lane, half === undefined ? want : Math.min(want, done.length), done)
     }
     if (this.#open.size === 0 && this.#retryTimer === null && !this.#closed) this.#holdSoon()

@@ -64,6 +64,7 @@ export class Supervisor {
         place,
         headers,
         free: (link) => this.#free(link),
+        shares: (link) => this.#links.some((other) => other !== link && other.active > 0),
         onReply: (link, reply) => this.#onReply(link, reply),
         onConnected: changed,
       })
