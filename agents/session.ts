@@ -74,9 +74,9 @@ export class Session {
     this.#lanes = Array.from({ length: LANES }, () => new Lane(options.host, options.port, options.headers))
   }
 
-  /** How many tasks the answers that come in a moment may bring. */
+  /** How many tasks the answers that come in a moment may bring: to what was asked, and to what will be with the ends that wait to be told. */
   get asking(): number {
-    let asking = 0
+    let asking = this.#connected ? this.#outbox.size : 0
     for (const exchange of this.#open) if (exchange.prompt) asking += exchange.want
     return asking
   }
