@@ -59,7 +59,7 @@ export class Keeping {
       for (const { id, data, epoch } of waiting) track(id, name, data, epoch)
       queue.waiting = waiting.length
       for (const active of await broker.active(name)) {
-        track(active.id, name, active.data)
+        track(active.id, name, active.data, active.epoch)
         const holder = parseHolder(active.holder)
         if (holder === null || holder.identity.agent !== name) orphans.push({ queue: name, id: active.id, holder: active.holder })
         else held.push({ queue, session: replicas.adopt(holder.identity, holder.session), active })

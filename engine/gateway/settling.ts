@@ -79,10 +79,14 @@ export class Settling {
     const { broker } = this.#desk
     const { task, holder, cancel } = lease
     if (cancel !== null && cancel.why === null)
-      return this.#end(lease, 'cancelled', await broker.fail(task.agent, task.id, holder, JSON.stringify(CANCELLED), next))
+      return this.#end(
+        lease,
+        'cancelled',
+        await this.#locked(lease, () => broker.fail(task.agent, task.id, holder, JSON.stringify(CANCELLED), next)),
+      )
     if (cancel !== null && cancel.why !== null) return this.#failed(lease, cancel.why.error, cancel.why.final, next)
     if (settlement.status === 'completed')
-      return this.#end(lease, 'completed', await broker.complete(task.agent, task.id, holder, result, next))
+      return this.#end(lease, 'completed', await this.#locked(lease, () => broker.complete(task.agent, task.id, holder, result, next)))
     const { error } = settlement
     // The agent stopped at its deadline, a moment before we looked.
     const limits = error.code === 'timeout' ? this.#desk.limits(task) : null
@@ -110,7 +114,13 @@ export class Settling {
     const delay = final || !isRetried(policy, error) ? null : nextDelay(policy, failures, error.after_ms, Math.random())
     if (delay !== null) return back(delay)
     const failure = JSON.stringify({ status: 'failed', error: { code, message } } satisfies Failure)
-    return this.#end(lease, 'failed', await broker.fail(task.agent, task.id, holder, failure, next), code)
+    return this.#end(lease, 'failed', await this.#locked(lease, () => broker.fail(task.agent, task.id, holder, failure, next)), code)
+  }
+
+  /** A lock that expired while the broker was away is taken back: nobody else takes tasks from the active list. */
+  async #locked({ task, holder }: Lease, end: () => Promise<Ended>): Promise<Ended> {
+    const ended = await end()
+    return ended.ok || !(await this.#desk.broker.relock(task.agent, task.id, holder)) ? ended : end()
   }
 
   /** The broker has ended it, now or (the same script sent again after a reconnect) already before. */
@@ -326,7 +336,7 @@ export class Settling {
 
   async #finish(lease: Lease, failure: Failure): Promise<void> {
     const { task } = lease
-    await this.#desk.broker.fail(task.agent, task.id, lease.holder, JSON.stringify(failure), false)
+    await this.#locked(lease, () => this.#desk.broker.fail(task.agent, task.id, lease.holder, JSON.stringify(failure), false))
     task.lease = null
     this.#desk.tracing.processed(task, lease.epoch, lease.replica, lease.since, failure.status, failure.error?.code ?? failure.status)
     this.#forget(task, failure.status)
