@@ -13,8 +13,8 @@ import { CANCELLED, type Failure, isParked, type Lease, parseFailure, type Task 
 
 /** Executions that ended because the agent was stopped in order are not counted up to here. */
 const MAX_STOPS = 50
-/** Executions up to which the death of an agent is no death of the tasks that were parked there; beyond, parking and dying is what the task does. */
-const PARKED_EXECUTIONS = 10
+/** Executions up to which a death is forgiven to tasks that were parked, or just delivered; beyond, dying like this is what the task does. */
+const FORGIVEN_EXECUTIONS = 10
 /** An agent stops at the deadline that it was told, by its own clock's timer. */
 const TIMER_SLACK_MS = 50
 /** Lock of a task that is ended while it waits. No replica has such a name. */
@@ -243,9 +243,10 @@ export class Settling {
     for (const lease of leases) {
       if (lease.settling !== null) continue
       // Absent: it may have died of the same cause as the gateway before. Silent since the delivery: it was frozen before.
-      const worked = lease.delivered > 0 && death !== 'absent' && (death !== 'silent' || session.asked > lease.delivered)
+      const isTried = lease.epoch > FORGIVEN_EXECUTIONS
+      const worked = lease.delivered > 0 && death !== 'absent' && (death !== 'silent' || session.asked > lease.delivered || isTried)
       // A parked task worked on nothing: the cause is another of this replica, often its own child.
-      const held = worked && (!isParked(lease.task) || lease.epoch > PARKED_EXECUTIONS)
+      const held = worked && (!isParked(lease.task) || isTried)
       void this.give(lease, held ? this.#isWanted(session) : false)
     }
   }
