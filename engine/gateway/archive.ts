@@ -11,6 +11,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip, createGzip } from 'node:zlib'
 import type { WorkStatus } from '../../spec/protocol.ts'
 import type { TaskState } from '../broker/port.ts'
+import { childField } from './run-record.ts'
 import { RUN_ID } from './ulid.ts'
 
 export const ARCHIVE_FOLDER = 'archive'
@@ -77,7 +78,7 @@ type Line =
   | { readonly t: 'event'; readonly line: string }
   | { readonly t: 'end'; readonly sha256: string; readonly entry: Omit<ArchiveEntry, 'size'> }
 
-/** What of a run is wanted. `bytes`: of results; those beyond are left out. */
+/** What of a run is wanted: one task, or those of its jobs (children may be any number). `bytes`: of results; those beyond are left out. */
 export interface Wanted {
   readonly task?: string
   readonly bytes?: number
@@ -194,7 +195,7 @@ export class Archive {
       for await (const line of this.#read(run)) {
         if (line.t === 'run') for (const [field, value] of line.record) record.set(field, value)
         else if (line.t === 'event' && wanted.events === true) events.push(line.line)
-        else if (line.t === 'task' && (wanted.task === undefined || wanted.task === line.id)) {
+        else if (line.t === 'task' && (wanted.task === undefined ? !record.has(childField(line.id)) : wanted.task === line.id)) {
           const { id, queue, state } = line
           left -= state?.result?.length ?? 0
           tasks.set(id, { id, queue, state: state !== null && left < 0 ? { ...state, result: null } : state })

@@ -54,6 +54,8 @@ export class Witness {
   readonly #log: (message: string) => void
   #file: FileHandle | null = null
   #size = 0
+  /** Bytes of what was still of use when it was last written anew: with many open runs that is much, and must not be written each time. */
+  #least = 0
   #pending: { readonly text: string; readonly done: (error?: unknown) => void }[] = []
   #writing: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
@@ -186,7 +188,7 @@ export class Witness {
       this.#pending = []
       const text = batch.map((it) => it.text).join('')
       try {
-        if (this.#size > COMPACT_BYTES) await this.#rewrite()
+        if (this.#size > COMPACT_BYTES + 2 * this.#least) await this.#rewrite()
         await this.#file?.appendFile(text)
         this.#size += text.length
         this.#timer ??= setTimeout(() => this.#sync(), SYNC_MS)
@@ -227,6 +229,7 @@ export class Witness {
     await this.#file?.close()
     this.#file = file
     this.#size = text.length
+    this.#least = text.length
   }
 
   async close(): Promise<void> {
