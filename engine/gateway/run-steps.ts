@@ -11,6 +11,8 @@ import { addTasks } from './run-tasks.ts'
 
 /** A job that finds its agent's queue full looks again. */
 const FULL_PAUSE_MS = 500
+/** A step that the broker refused is made again: nothing else may happen in its run. */
+const AGAIN_MS = 500
 
 export class RunSteps {
   readonly #kit: RunKit
@@ -36,9 +38,11 @@ export class RunSteps {
     const { isClosing, log } = this.#kit
     if (isClosing()) return
     log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
-    if (run.status !== 'running' || !(error instanceof RangeError || error instanceof TypeError || error instanceof SyntaxError)) return
+    if (run.status !== 'running') return
     run.ending = false
-    await this.end(run, 'failed').catch((again: unknown) => log(`run ${run.id}: ${String(again)}`))
+    if (error instanceof RangeError || error instanceof TypeError || error instanceof SyntaxError)
+      await this.end(run, 'failed').catch((again: unknown) => log(`run ${run.id}: ${String(again)}`))
+    else setTimeout(() => void this.advance(run), AGAIN_MS).unref()
   }
 
   async #steps(run: Run): Promise<void> {
