@@ -8,7 +8,7 @@ export async function leftGateways(stateDir: string, gateways: number): Promise<
     .flatMap((name) => /^shard-(\d)$/.exec(name)?.[1] ?? [])
     .map(Number)
     .filter((number) => number > gateways)
-    .sort()
+    .sort((a, b) => a - b)
 }
 
 export const leftNote = (left: readonly number[]): string =>
