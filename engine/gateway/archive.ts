@@ -203,6 +203,8 @@ export class Archive {
       }
       return { record, tasks, events }
     } catch (error) {
+      // Too many open files, a disk that does not answer: it is there all the same, and its id is not free.
+      if (error instanceof Error && 'syscall' in error && (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
       this.#log(`archive: ${this.#path(run)} is torn and left out: ${reason(error)}`)
       this.#bytes -= blocks(this.#entries.get(run)?.size ?? 0)
       this.#entries.delete(run)

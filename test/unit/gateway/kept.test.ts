@@ -1,9 +1,9 @@
 /** What is kept on disk costs memory and writes in measure, however much of it there is. */
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { Archive, type ArchivedTask } from '../../../engine/gateway/archive.ts'
+import { Archive, ARCHIVE_FOLDER, type ArchivedTask } from '../../../engine/gateway/archive.ts'
 import { childField } from '../../../engine/gateway/run-record.ts'
 import { Witness, WITNESS_FILE } from '../../../engine/gateway/witness.ts'
 
@@ -40,6 +40,34 @@ test('a run is read from the archive without its children; each of them by its n
   expect(archive.entry(run)?.tasks).toBe(2)
   expect([...((await archive.read(run))?.tasks.keys() ?? [])]).toEqual([own])
   expect((await archive.read(run, { task: child }))?.tasks.get(child)?.state).toEqual(state)
+})
+
+test('a file of the archive that cannot be read now is not taken for one that is torn', async () => {
+  const run = 'run_01ARZ3NDEKTSV4RRFFQ69G5FAW'
+  async function* tasks(): AsyncGenerator<ArchivedTask> {}
+  const archive = await Archive.open(directory, () => {})
+  const now = Date.now()
+  const record = new Map([['def', '{}']])
+  await archive.write({
+    run,
+    pipeline: null,
+    status: 'completed',
+    agents: [],
+    created: now,
+    ended: now,
+    record,
+    tasks: tasks(),
+    events: [],
+  })
+  const path = join(directory, ARCHIVE_FOLDER, `${run}.json.gz`)
+  renameSync(path, `${path}.away`)
+  // The system refuses to read it, whoever runs this test.
+  mkdirSync(path)
+  await expect(archive.read(run)).rejects.toThrow(/EISDIR/)
+  expect(archive.has(run)).toBe(true)
+  rmdirSync(path)
+  renameSync(`${path}.away`, path)
+  expect((await archive.read(run))?.record).toEqual(record)
 })
 
 test('with many open runs the witness is not written anew for each line', async () => {
