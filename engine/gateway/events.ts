@@ -62,6 +62,11 @@ export class RunEvents implements EventSink {
     this.#archived = archived
   }
 
+  /** Runs that someone watches. */
+  get watched(): number {
+    return this.#watchers.size
+  }
+
   /** A run that was made just now: nothing of it is kept yet. */
   begin(run: string): void {
     this.#kept.set(run, { sizes: [], bytes: 0, touched: Date.now() })
@@ -147,24 +152,29 @@ export class RunEvents implements EventSink {
   /** Those kept so far, then each batch, until `stop` of the returned function. `after`: only what came after the event of this id, if it is still kept. */
   async watch(run: string, tell: (lines: readonly string[]) => void, after: string | null = null): Promise<() => void> {
     await this.flush()
-    const watchers = this.#watchers.get(run) ?? new Set()
     const early: (readonly string[])[] = []
     let ready = false
     const watcher = (lines: readonly string[]): void => void (ready ? tell(lines) : early.push(lines))
     // Registered before the list is read, within the order of the one connection: nothing is missed, nothing told twice.
     const kept = this.#flushing.then(() => {
       const reading = this.#broker.readEvents(run)
-      watchers.add(watcher)
-      this.#watchers.set(run, watchers)
+      const watchers = this.#watchers.get(run) ?? new Set()
+      this.#watchers.set(run, watchers.add(watcher))
       return reading
     })
-    const lines = await kept
-    tell(since(lines.length > 0 ? lines : await this.#archived(run), after))
-    ready = true
-    for (const lines of early) tell(lines)
-    return () => {
-      watchers.delete(watcher)
-      if (watchers.size === 0) this.#watchers.delete(run)
+    const stop = (): void => {
+      const watchers = this.#watchers.get(run)
+      if (watchers?.delete(watcher) === true && watchers.size === 0) this.#watchers.delete(run)
+    }
+    try {
+      const lines = await kept
+      tell(since(lines.length > 0 ? lines : await this.#archived(run), after))
+      ready = true
+      for (const lines of early) tell(lines)
+      return stop
+    } catch (error) {
+      stop()
+      throw error
     }
   }
 

@@ -198,3 +198,37 @@ test('events of a run are kept up to a number of bytes, the latest ones', async 
   stop()
   expect(told.map((line) => JSON.parse(line).message)).toEqual(['8', '9'])
 })
+
+test('watchers of a run that begin at once are all told, and one whose reading failed is not kept', async () => {
+  let fails = false
+  const broker = {
+    connected: true,
+    readEvents: async () => {
+      if (fails) throw new Error('gone')
+      return []
+    },
+    appendEvents: async () => {},
+  } as unknown as Broker
+  const events = new RunEvents(broker)
+  const task = { id: 'r.task.0', agent: 'work', run: 'r', lease: null }
+  const told: [string, string][] = []
+  const watch = (name: string) =>
+    events.watch('r', (lines) => void told.push(...lines.map((it): [string, string] => [name, JSON.parse(it).message])))
+  const stops = await Promise.all([watch('a'), watch('b')])
+  fails = true
+  await expect(watch('c')).rejects.toThrow('gone')
+  fails = false
+  events.begin('r')
+  events.add(task, 'log', '1')
+  await events.flush()
+  expect(told).toEqual([
+    ['a', '1'],
+    ['b', '1'],
+  ])
+  stops[0]?.()
+  events.add(task, 'log', '2')
+  await events.flush()
+  stops[1]?.()
+  expect(told.slice(2)).toEqual([['b', '2']])
+  expect(events.watched).toBe(0)
+})
