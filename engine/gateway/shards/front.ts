@@ -28,6 +28,9 @@ export interface FrontOptions {
   readonly health: () => ShardHealth
 }
 
+/** Beside submit. They get an id here, so that one that is sent again, on another socket, is the same run. */
+const MAKES_RUN: ReadonlySet<string> = new Set(['retryRun', 'retryDeadLetter'])
+
 type Ours = (kit: Kit, route: Route, call: Call) => Promise<void>
 
 export class Front {
@@ -78,7 +81,7 @@ export class Front {
       return true
     }
     const owner = await this.#ownerFor(call)
-    return await this.#give(owner, route, call)
+    return await this.#give(owner, route, MAKES_RUN.has(route.id) ? { ...call, body: { id: newRunId(), ...call.body } } : call)
   }
 
   close(): void {

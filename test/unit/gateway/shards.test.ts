@@ -1,9 +1,15 @@
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import type { Kit } from '../../../engine/gateway/control/call.ts'
 import { page } from '../../../engine/gateway/control/listing.ts'
+import { ROUTES } from '../../../engine/gateway/control/routes.ts'
 import { isWithin } from '../../../engine/gateway/shards/door.ts'
-import { shardOf } from '../../../engine/gateway/shards/front.ts'
+import { Front, shardOf } from '../../../engine/gateway/shards/front.ts'
 import { mergeLetters, mergeReplicas, mergeRuns } from '../../../engine/gateway/shards/merge.ts'
+import { Peer } from '../../../engine/gateway/shards/peers.ts'
+import { RUN_ID } from '../../../engine/ulid.ts'
 import type { DeadLetterSummary, RunSummary } from '../../../spec/protocol.ts'
 
 /** Ids that need not rise with the time, as those that clients make do not. */
@@ -101,3 +107,46 @@ test.each([
 ])('the network %s has %s: %s', (subnet, address, within) => {
   expect(isWithin(subnet, address)).toBe(within)
 })
+
+const listening = async (server: Server): Promise<string> => {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+for (const [id, name] of [
+  ['retryRun', { run: 'r' }],
+  ['retryDeadLetter', { task: 'r.task.0' }],
+] as const)
+  test(`${id}: what is sent again on another socket has the id of the first time`, async () => {
+    const bodies: string[] = []
+    const other = createServer((request, response) => {
+      if (request.url?.startsWith('/control/find?') === true) return void response.end('{"found":"now"}')
+      let body = ''
+      request.setEncoding('utf8')
+      request.on('data', (chunk: string) => (body += chunk))
+      request.on('end', () => {
+        // The first one is done, and its answer is lost.
+        if (bodies.push(body) === 1) request.socket.destroy()
+        else response.end('{}')
+      })
+    })
+    const peer = new Peer('gateway-2', await listening(other), 'token')
+    const front = new Front({ peers: [peer], find: async () => null, health: () => ({}) as never })
+    const route = ROUTES.find((it) => it.id === id)
+    const first = createServer((request, response) => {
+      const url = new URL(request.url as string, 'http://control')
+      const call = { request, response, url, at: name, body: {}, signal: AbortSignal.timeout(20_000) }
+      void front.handle({} as Kit, route as (typeof ROUTES)[number], call)
+    })
+    const url = await listening(first)
+    const answer = await fetch(`${url}/v1/x`, { method: 'POST' })
+    expect(await answer.text()).toBe('{}')
+    front.close()
+    for (const server of [first, other]) {
+      server.closeAllConnections()
+      server.close()
+    }
+    expect(bodies).toHaveLength(2)
+    expect(bodies[0]).toBe(bodies[1])
+    expect(JSON.parse(bodies[0] as string).id).toMatch(RUN_ID)
+  })
