@@ -25,6 +25,10 @@ export const MAX_PROGRESS_BYTES = 2_048
 export const MAX_DEPTH = 8
 /** Most unfinished children of one task. Over it: 429 `too_many_children`. */
 export const MAX_CHILDREN = 1_000
+/** Most delegated tasks of one run, at any depth, ended ones too: all stay with it. Over it: 429 `too_many_children`. */
+export const MAX_RUN_CHILDREN = 100_000
+/** Their inputs together, as JSON bytes. Over it: 429 `too_many_children`. */
+export const MAX_RUN_CHILD_BYTES = 67_108_864
 /** A task whose agent died this often while it held it is `dead`: it is likely the cause. */
 export const MAX_DEATHS = 3
 

@@ -195,8 +195,8 @@ export interface Broker extends TaskStore {
   writeRun(run: string, fields: readonly HashField[]): Promise<void>
   /** Write, and take the run off the list of open ones; its key lives for `ttl_ms` more. The count of writes. */
   closeRun(run: string, fields: readonly HashField[], dedup?: { readonly key: string; readonly ttl_ms: number }): Promise<number>
-  /** Set a field unless it is set; the value it then has. */
-  claimRunField(run: string, field: string, value: string): Promise<string>
+  /** Set a field unless it is set; the value it then has, and whether this call set it. */
+  claimRunField(run: string, field: string, value: string): Promise<{ readonly value: string; readonly made: boolean }>
   dropRunFields(run: string, fields: readonly string[]): Promise<void>
   readRun(run: string): Promise<ReadonlyMap<string, string> | null>
   readRunFields(runs: readonly string[], fields: readonly string[]): Promise<readonly (readonly (string | null)[])[]>

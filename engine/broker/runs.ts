@@ -60,8 +60,8 @@ export function runStore(client: Redis, prefix: string, replies: Replies): RunSt
       return Number((await replies(multi))[0])
     },
     async claimRunField(run, field, value) {
-      const [, now] = await replies(client.multi().hsetnx(record(run), field, value).hget(record(run), field))
-      return String(now)
+      const [made, now] = await replies(client.multi().hsetnx(record(run), field, value).hget(record(run), field))
+      return { value: String(now), made: made === 1 }
     },
     async dropRunFields(run, fields) {
       await client.hdel(record(run), ...fields)

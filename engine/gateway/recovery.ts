@@ -5,7 +5,7 @@ import type { TaskRef } from '../broker/port.ts'
 import { resolveJob } from './results.ts'
 import { type Job, makeRun, type Run, statusOf } from './run.ts'
 import type { RunKit } from './run-kit.ts'
-import { type Definition, jobField, type JobRecord, taskId } from './run-record.ts'
+import { childCount, type Definition, jobField, type JobRecord, taskId } from './run-record.ts'
 import { addTasks } from './run-tasks.ts'
 import { decodeTask, type Task } from './work.ts'
 
@@ -18,6 +18,7 @@ export function readRun(id: string, record: ReadonlyMap<string, string>, tasks: 
   if (definition === undefined) return null
   const run = makeRun(id, JSON.parse(definition) as Definition, Number(record.get('created')))
   for (const task of tasks) run.tasks.add(task.id)
+  run.children.tasks = childCount(record)
   return run
 }
 

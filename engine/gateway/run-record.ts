@@ -58,6 +58,13 @@ export function tasksOf(run: string, record: ReadonlyMap<string, string>): reado
   return tasks
 }
 
+/** How many children were ever asked for. */
+export function childCount(record: ReadonlyMap<string, string>): number {
+  let count = 0
+  for (const field of record.keys()) if (field.startsWith(CHILD)) count += 1
+  return count
+}
+
 /** How many children each job's tasks have, at any depth. */
 export function childrenOf(run: string, record: ReadonlyMap<string, string>): ReadonlyMap<string, number> {
   const counts = new Map<string, number>()

@@ -2,6 +2,7 @@
 import type { WorkError, WorkStatus } from '../../spec/protocol.ts'
 import type { TaskState } from '../broker/port.ts'
 import type { JobPhase } from '../pipeline.ts'
+import type { RunChildren } from './run-children.ts'
 import type { Definition, JobRecord } from './run-record.ts'
 import type { RunSpan } from './tracing.ts'
 import { parseFailure } from './work.ts'
@@ -21,6 +22,7 @@ export interface Run extends RunSpan {
   /** Ids of its unfinished tasks, delegated ones too. */
   readonly tasks: Set<string>
   readonly watchers: Set<() => void>
+  readonly children: RunChildren
   status: WorkStatus
   ending: boolean
   advancing: Promise<void>
@@ -40,6 +42,7 @@ export function makeRun(id: string, definition: Definition, created: number): Ru
     traceparent,
     tasks: new Set(),
     watchers: new Set(),
+    children: { tasks: 0, bytes: 0 },
     status: 'running',
     ending: false,
     advancing: Promise.resolve(),

@@ -11,6 +11,7 @@ import { dedupHash, dedupRun, Turns } from './dedup.ts'
 import { Delays } from './delays.ts'
 import { readDelayed, readJobs, readRun } from './recovery.ts'
 import { makeRun, type Run } from './run.ts'
+import type { RunChildren } from './run-children.ts'
 import { insist, type RunKit } from './run-kit.ts'
 import { jobField, LOST_FIELD, PLAIN_JOB } from './run-record.ts'
 import { RunSteps } from './run-steps.ts'
@@ -215,6 +216,11 @@ export class Runs {
   /** A child of this run's, made by delegation. */
   childAdded(task: Task): void {
     this.#open.get(task.run)?.tasks.add(task.id)
+  }
+
+  /** To be counted up by who delegates; of a run that is not known (yet): nobody's. */
+  childrenOf(run: string): RunChildren {
+    return this.#open.get(run)?.children ?? { tasks: 0, bytes: 0 }
   }
 
   /** Is there room for children? null: yes, until `delegated` of the same. */

@@ -5,6 +5,7 @@ import { traceIdOf } from '../../telemetry/traceparent.ts'
 import type { Needs, Refusal } from '../admission.ts'
 import { HttpError, sendJson, waitMs } from '../http.ts'
 import type { Replica } from '../replicas.ts'
+import { overRun, type RunChildren } from '../run-children.ts'
 import { childField } from '../run-record.ts'
 import { refuse } from '../submission.ts'
 import { awaitCall, delegateCall, delegateManyCall } from '../validate.ts'
@@ -84,37 +85,62 @@ async function makeChildren(kit: Kit, lease: Lease, wanted: readonly Wanted[], t
   if (parent.children >= MAX_CHILDREN) throw tooManyChildren()
   for (const { text } of wanted) await refuseForeign(kit, parent, lease.input, text)
   const needs = needsOf(wanted)
+  const made = kit.runs.childrenOf(parent.run)
   const refusal = kit.runs.mayDelegate(needs)
   try {
-    if (refusal !== null || wanted.length > 1) await refuseNew(kit, parent, wanted, refusal)
-    for (const [index, agent] of (await claim(kit, parent, wanted)).entries()) refuseKey(wanted[index] as Wanted, agent)
+    const isOver = overRun(made, wanted.length, bytesOf(wanted)) !== null
+    const isRead = refusal !== null || isOver || wanted.length > 1
+    const unclaimed = isRead ? await refuseNew(kit, parent, wanted, refusal, made) : wanted.length
+    await claim(kit, parent, wanted, made, unclaimed)
     const states = await kit.broker.read(wanted.map(({ agent, id }) => ({ queue: agent, id })))
     const fresh = wanted.filter(({ id }, index) => states[index] === null && kit.dispatcher.task(id) === undefined)
     if (fresh.length === 0) return
     if (!kit.runs.isOpen(parent.run) || parent.lease !== lease) throw lost()
     // Others came meanwhile.
     if (parent.children + fresh.length > MAX_CHILDREN) throw tooManyChildren()
+    // Their keys are counted by now.
+    const over = overRun(made, 0, bytesOf(fresh))
+    if (over !== null) throw over
+    made.bytes += bytesOf(fresh)
     await add(kit, lease, fresh, traceparent)
   } finally {
     if (refusal === null) kit.runs.delegated(needs)
   }
 }
 
-/** Those that were never asked for would be new: too many, or no room for them. `refusal` null: there is room. */
-async function refuseNew(kit: Kit, parent: Task, wanted: readonly Wanted[], refusal: Refusal | null): Promise<void> {
+/** Those that were never asked for would be new: too many, or no room for them. `refusal` null: there is room. How many they are. */
+async function refuseNew(kit: Kit, parent: Task, wanted: readonly Wanted[], refusal: Refusal | null, made: RunChildren): Promise<number> {
   const [claimed = []] = await kit.broker.readRunFields(
     [parent.run],
     wanted.map(({ id }) => childField(id)),
   )
   for (const [index, it] of wanted.entries()) refuseKey(it, claimed[index] ?? it.agent)
-  const fresh = wanted.filter((_, index) => typeof claimed[index] !== 'string').length
+  const unclaimed = wanted.filter((_, index) => typeof claimed[index] !== 'string')
+  const fresh = unclaimed.length
   if (parent.children + fresh > MAX_CHILDREN) throw tooManyChildren()
+  const over = fresh === 0 ? null : overRun(made, fresh, bytesOf(unclaimed))
+  if (over !== null) throw over
   if (fresh > 0 && refusal !== null)
     throw refusal.kind === 'queue' ? refuse(429, 'AG6008', refusal.message) : refuse(503, 'AG6009', refusal.message)
+  return fresh
 }
 
-const claim = (kit: Kit, parent: Task, wanted: readonly Wanted[]): Promise<readonly string[]> =>
-  Promise.all(wanted.map(({ id, agent }) => kit.broker.claimRunField(parent.run, childField(id), agent)))
+/** All are counted before they are claimed, so that requests at the same time cannot pass the bound together. */
+async function claim(kit: Kit, parent: Task, wanted: readonly Wanted[], made: RunChildren, unclaimed: number): Promise<void> {
+  const over = unclaimed === 0 ? null : overRun(made, unclaimed, 0)
+  if (over !== null) throw over
+  let claimed = 0
+  made.tasks += unclaimed
+  try {
+    const claims = await Promise.all(wanted.map(({ id, agent }) => kit.broker.claimRunField(parent.run, childField(id), agent)))
+    claimed = claims.filter((it) => it.made).length
+    for (const [index, { value }] of claims.entries()) refuseKey(wanted[index] as Wanted, value)
+  } finally {
+    made.tasks += claimed - unclaimed
+  }
+}
+
+const bytesOf = (wanted: readonly Wanted[]): number => wanted.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0)
 
 function refuseKey({ key, agent }: Wanted, claimed: string): void {
   if (claimed !== agent)

@@ -261,8 +261,8 @@ export function brokerConformance(name: string, { connect, clean }: ConformanceO
       const run = `run_${queue}`
       expect(await broker.createRun(run, 1_000, [['status', 'running']])).not.toBeNull()
       expect(await other.createRun(run, 1_000, [['status', 'other']])).toBeNull()
-      expect(await broker.claimRunField(run, 'f', 'one')).toBe('one')
-      expect(await other.claimRunField(run, 'f', 'two')).toBe('one')
+      expect(await broker.claimRunField(run, 'f', 'one')).toEqual({ value: 'one', made: true })
+      expect(await other.claimRunField(run, 'f', 'two')).toEqual({ value: 'one', made: false })
       expect(await broker.openRuns()).toContain(run)
       await broker.closeRun(run, [['status', 'completed']])
       expect(await broker.openRuns()).not.toContain(run)
