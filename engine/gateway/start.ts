@@ -22,6 +22,7 @@ import { RunEvents } from './events.ts'
 import { Records, type RecordsOptions } from './records.ts'
 import { Journals } from './journal.ts'
 import { Logs } from './logs.ts'
+import { Rereading } from './rereading.ts'
 import { Runs } from './runs.ts'
 import { door } from './shards/door.ts'
 import { finder } from './shards/find.ts'
@@ -224,17 +225,11 @@ async function takeOver(
       const tasks = await readAll()
       const held = tasks.filter((task) => task.lease !== null).length
       log(`ready: ${tasks.length} unfinished task(s), ${held} of them held by replicas`)
-      // After a loss, until all has been read: a reading that fails is made again at the next reconnect.
-      let isStale = false
-      const readAnew = async (): Promise<void> => {
-        isStale = true
-        await readAll()
-        isStale = false
-      }
-      records.onLoss = readAnew
+      const reading = new Rereading(readAll, signal, log)
+      records.onLoss = () => reading.again()
       const again = async (): Promise<void> => {
-        if ((await records.reckon()) === null && !isStale) await dispatcher.resync()
-        else await readAnew()
+        if ((await records.reckon()) === null && !reading.isStale) await dispatcher.resync()
+        else await reading.again()
       }
       // From now on: each reconnect.
       let first = true
