@@ -16,21 +16,25 @@ export type { ControlApiOptions } from './control/call.ts'
 const MAX_CONTROL_BYTES = 33_554_432
 /** Larger bodies are taken one after the other, so that several at once cannot be too much for the gateway. */
 const LARGE_BYTES = 1_048_576
+/** For a large body, from its turn on: whoever stalls does not hold up the others. Six times what 32 MiB need at 50 Mbit/s. */
+const LARGE_MS = 30_000
 const READY_MS = 10_000
 
-export function controlServer(options: ControlApiOptions): Server {
+/** `largeMs`: tests wait less. */
+export function controlServer(options: ControlApiOptions, largeMs: number = LARGE_MS): Server {
   const kit: Kit = { ...options, whenReady: () => whenReady(options) }
-  const server = createServer((request, response) => void serve(kit, request, response))
+  const server = createServer((request, response) => void serve(kit, request, response, largeMs))
   server.keepAliveTimeout = 0
   return server
 }
 
 let large: Promise<void> = Promise.resolve()
 
+const isLarge = ({ headers }: IncomingMessage): boolean =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > LARGE_BYTES
+
 /** Resolves when the body may be read; what it gives is to be called when all is done. */
-async function turn({ headers }: IncomingMessage, signal: AbortSignal): Promise<() => void> {
-  const length = headers['transfer-encoding'] === undefined ? Number(headers['content-length'] ?? 0) : LARGE_BYTES + 1
-  if (length <= LARGE_BYTES) return () => {}
+async function turn(signal: AbortSignal): Promise<() => void> {
   const before = large
   const mine = Promise.withResolvers<void>()
   large = before.then(() => mine.promise)
@@ -39,15 +43,18 @@ async function turn({ headers }: IncomingMessage, signal: AbortSignal): Promise<
   return mine.resolve
 }
 
-async function serve(kit: Kit, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function serve(kit: Kit, request: IncomingMessage, response: ServerResponse, largeMs: number): Promise<void> {
   const gone = new AbortController()
   response.once('close', () => gone.abort())
-  const release = await turn(request, gone.signal)
+  let release = (): void => {}
   try {
     const url = urlOf(request, 'http://control')
     const { route, at } = find(request.method ?? '', url.pathname)
     checkQuery(route, url)
-    const body = route.body === undefined ? {} : await checkedBody(route.body, request)
+    // Only of those that read a body: one that is followed for hours would hold up the others.
+    const waits = route.body !== undefined && isLarge(request)
+    if (waits) release = await turn(gone.signal)
+    const body = route.body === undefined ? {} : await checkedBody(route.body, request, waits ? largeMs : null)
     const call: Call = { request, response, url, at, body, signal: gone.signal }
     if (kit.front !== undefined && (await kit.front.handle(kit, route, call))) return
     await route.handle(kit, call)
@@ -90,12 +97,26 @@ function checkQuery({ query = {}, path }: Route, { searchParams }: URL): void {
   }
 }
 
-async function checkedBody(schema: Schema, request: IncomingMessage): Promise<Fields> {
-  const body = await readJson(request, MAX_CONTROL_BYTES)
+async function checkedBody(schema: Schema, request: IncomingMessage, ms: number | null): Promise<Fields> {
+  const reading = readJson(request, MAX_CONTROL_BYTES)
+  const body = ms === null ? await reading : await inTime(reading, ms)
   const name = schema.$ref?.split('/').at(-1)
   const found = problem(name === undefined ? schema : (COMPONENTS[name] as Schema), body, 'the request')
   if (found !== null) throw wrong(found)
   return body
+}
+
+async function inTime(reading: Promise<Fields>, ms: number): Promise<Fields> {
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => {
+    const message = `the request body did not come whole within ${ms / 1_000} s`
+    late.reject(refuse(408, 'AG6006', message, 'Send it again, or less at once.'))
+  }, ms)
+  try {
+    return await Promise.race([reading, late.promise])
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 export async function whenReady({ broker, ready }: Pick<ControlApiOptions, 'broker' | 'ready'>): Promise<void> {

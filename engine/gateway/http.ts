@@ -25,8 +25,8 @@ export function sendJson(response: ServerResponse, status: number, body: string)
 /** `away`: the code for a broker that refuses (out of memory, disk full), which passes. */
 export function sendError(response: ServerResponse, error: unknown, away: string, log: (message: string) => void): void {
   if (error instanceof HttpError) {
-    // The rest of a body that was refused is not read: the connection ends with the answer.
-    if (error.status === 413 && !response.req.complete) response.setHeader('connection', 'close')
+    // The rest of a body that was refused or is late is not read: the connection ends with the answer.
+    if ((error.status === 408 || error.status === 413) && !response.req.complete) response.setHeader('connection', 'close')
     sendJson(
       response,
       error.status,

@@ -9,6 +9,7 @@ export type OpenApi = { readonly openapi: string; readonly paths: { readonly [pa
 const REASONS: Readonly<Record<number, string>> = {
   400: 'What was sent is wrong; nothing was done.',
   404: 'There is no such thing.',
+  408: 'A large body did not come in time.',
   409: 'It is not in a state that allows this.',
   413: 'It is over a limit.',
   429: 'A queue is full.',

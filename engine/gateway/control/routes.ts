@@ -30,7 +30,7 @@ const RUN_ROUTES: readonly Route[] = [
     summary: 'Submit a pipeline, or tasks for one agent',
     body: ref('SubmitRequest'),
     answers: answerJson('The run: a new one, or the one that was there (id, dedup_key).', ref('SubmitReply')),
-    errors: [404, 413, 429, 503],
+    errors: [404, 408, 413, 429, 503],
     handle: runs.submit,
   },
   {
@@ -155,7 +155,7 @@ const DLQ_ROUTES: readonly Route[] = [
     summary: 'Run it again, with another input if one is given; it stays until it is dropped',
     body: closed({ id: NEW_ID, input: { description: 'In place of its own.' } }),
     answers: answerJson('A new run of this one task.', ref('SubmitReply')),
-    errors: [404, 413, 429, 503],
+    errors: [404, 408, 413, 429, 503],
     handle: dlq.retry,
   },
   {
