@@ -55,6 +55,12 @@ export class Views {
     return status === 'running' && known !== undefined ? known : ((status ?? 'running') as WorkStatus)
   }
 
+  /** As it was submitted; null: there is no such run. */
+  async definition(run: string): Promise<Definition | null> {
+    const text = (await this.#source(run))?.record.get('def')
+    return text === undefined ? null : (JSON.parse(text) as Definition)
+  }
+
   /** The states of these tasks of a run, wherever they are. */
   async states(run: string, tasks: readonly TaskRef[]): Promise<readonly (TaskState | null)[]> {
     return (await this.#source(run))?.read(tasks) ?? tasks.map(() => null)

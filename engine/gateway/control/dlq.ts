@@ -76,6 +76,7 @@ export async function retry(kit: Kit, call: Call): Promise<void> {
     retry_of: runOf(letter),
     ...(typeof body['id'] === 'string' ? { id: body['id'] } : {}),
     ...(task?.priority === undefined ? {} : { priority: task.priority }),
+    ...(task?.timeouts === undefined ? {} : { timeouts: task.timeouts }),
   }
   send(call, await kit.runs.submit(request))
 }

@@ -1,8 +1,9 @@
 /** A run as it would be submitted again. */
 import type { Json, RunView, SubmitRequest } from '../../../spec/protocol.ts'
-import { refuse } from '../submission.ts'
 import type { Fields } from '../http.ts'
-import { decodeTask, inputOf } from '../work.ts'
+import { PLAIN_JOB } from '../run-record.ts'
+import { refuse } from '../submission.ts'
+import { inputOf } from '../work.ts'
 import { type Kit, noRun } from './call.ts'
 import { waitingInputs } from './waiting-inputs.ts'
 
@@ -11,7 +12,14 @@ export async function retryRequest(kit: Kit, id: string, { id: newId, all }: Fie
   const view = await kit.views.run(id)
   if (view === null) throw noRun(id)
   if (kit.runs.isOpen(id)) throw refuse(409, 'AG6006', `run "${id}" has not ended`, `Wait for it, or cancel it first.`)
-  const options = { retry_of: id, ...(typeof newId === 'string' ? { id: newId } : {}) }
+  const definition = await kit.views.definition(id)
+  const { priority, timeouts } = definition ?? {}
+  const options = {
+    retry_of: id,
+    ...(typeof newId === 'string' ? { id: newId } : {}),
+    ...(priority === undefined ? {} : { priority }),
+    ...(timeouts === undefined ? {} : { timeouts }),
+  }
   if (view.pipeline !== null) return { pipeline: view.pipeline, inputs: view.inputs, ...options }
   const wanted = view.jobs.filter((job) => all === true || job.status !== 'completed')
   const [first] = wanted
@@ -22,18 +30,17 @@ export async function retryRequest(kit: Kit, id: string, { id: newId, all }: Fie
       `all tasks of run "${id}" have completed`,
       'Repeat them all with `all: true` (`agentctl runs retry --all`).',
     )
-  const { inputs, type } = await inputsOf(kit, view, wanted)
-  return { agent: first.agent, type, tasks: inputs, ...options }
+  const type = definition?.pipeline.jobs[PLAIN_JOB]?.type ?? 'task'
+  return { agent: first.agent, type, tasks: await inputsOf(kit, view, wanted), ...options }
 }
 
-async function inputsOf(kit: Kit, view: RunView, jobs: RunView['jobs']): Promise<{ inputs: readonly Json[]; type: string }> {
+async function inputsOf(kit: Kit, view: RunView, jobs: RunView['jobs']): Promise<readonly Json[]> {
   const states = await kit.views.states(
     view.run,
     jobs.map((job) => ({ queue: job.agent, id: job.id })),
   )
   const waited = states.includes(null) ? await waitingInputs(kit, view.run) : {}
-  let type: string | null = null
-  const inputs = jobs.map((job, index): Json => {
+  return jobs.map((job, index): Json => {
     const data = states[index]?.data
     if (data === undefined && Object.hasOwn(waited, job.id)) return waited[job.id] ?? null
     if (data === undefined)
@@ -43,8 +50,6 @@ async function inputsOf(kit: Kit, view: RunView, jobs: RunView['jobs']): Promise
         `the input of task "${job.id}" is not kept any more, so run "${view.run}" cannot be repeated`,
         'Submit its tasks again.',
       )
-    type ??= decodeTask(job.id, job.agent, data)?.type ?? null
     return JSON.parse(inputOf(data)) as Json
   })
-  return { inputs, type: type ?? 'task' }
 }

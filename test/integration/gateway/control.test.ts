@@ -63,6 +63,11 @@ const submit = async (body: unknown): Promise<string> => {
   return reply.json.run
 }
 
+const definition = async (run: string): Promise<AnyJson> => {
+  const [[text] = []] = await gateway.broker().readRunFields([run], ['def'])
+  return JSON.parse(text as string)
+}
+
 test('the document has every route, once, with the answers of each', async () => {
   const served = await gateway.control('GET', '/v1/openapi.json')
   expect(served.json).toEqual(JSON.parse(JSON.stringify(document)))
@@ -147,6 +152,21 @@ test('a retry of plain tasks repeats those that did not complete; --all repeats 
   const task = await call('GET', `/v1/tasks/${all.run}.task.0`)
   expect(task.json.type).toBe('x')
 
+  const options = { priority: 4, timeouts: { start_to_close_ms: 60_000 } }
+  for (const work of [
+    { agent: 'worker', type: 'x', tasks: ['bad'] },
+    { pipeline: 'echo', inputs: { text: 'bad' } },
+  ]) {
+    const run = await submit({ ...work, ...options })
+    await gateway.ended(run)
+    const { json } = await call('POST', `/v1/runs/${run}/retry`, {})
+    expect(await definition(json.run)).toMatchObject({ ...options, retry_of: run })
+    await gateway.ended(json.run)
+    if (work.agent === undefined) continue
+    const letter = await call('POST', `/v1/dlq/${run}.task.0/retry`, {})
+    expect(await definition(letter.json.run)).toMatchObject({ ...options, retry_of: run })
+  }
+
   const echo = await submit({ pipeline: 'echo', inputs: { text: 'twice' } })
   await gateway.ended(echo)
   const id = echo.replace(/.{4}$/, 'ZZZZ')
@@ -165,12 +185,13 @@ test('a retry of plain tasks repeats those that did not complete; --all repeats 
 })
 
 test('a run that was cancelled can be repeated, with the inputs of tasks that had not begun', async () => {
-  const run = await submit({ agent: 'late', tasks: [{ n: 1 }, null, 'three'] })
+  const run = await submit({ agent: 'late', type: 'odd', tasks: [{ n: 1 }, null, 'three'] })
   await call('POST', `/v1/runs/${run}/cancel`, {})
   const again = await call('POST', `/v1/runs/${run}/retry`, {})
   expect(again.status, again.body).toBe(200)
   const { tasks } = await gateway.agent('late').lease(3)
   expect(tasks.map((it) => it.input)).toEqual([{ n: 1 }, null, 'three'])
+  expect(tasks.map((it) => it.type)).toEqual(['odd', 'odd', 'odd'])
   await call('POST', `/v1/runs/${again.json.run}/cancel`, {})
 })
 
