@@ -1,5 +1,5 @@
-/** Log lines of agents as events, within LOG_BYTES_PER_S per replica. What is over it is cut, and said so once. */
-import { LOG_BYTES_PER_S, type LogLine } from '../../spec/protocol.ts'
+/** Log lines and progress of agents as events, within LOG_BYTES_PER_S per replica together. What is over it is cut, and said so once. */
+import { type Json, LOG_BYTES_PER_S, type LogLine } from '../../spec/protocol.ts'
 import { noteLog } from './attempts.ts'
 import type { EventSink } from './events.ts'
 import type { Replica } from './replicas.ts'
@@ -15,8 +15,9 @@ const SAY_MS = 10_000
 interface Bucket {
   left: number
   at: number
-  /** Bytes cut since it was last said. */
+  /** Bytes of log cut since it was last said, and how often progress was. */
   cut: number
+  untold: number
   said: number
 }
 
@@ -43,20 +44,37 @@ export class Logs {
       noteLog(lease, text)
       this.#events.add(lease.task, 'log', text, undefined, { stream })
     }
-    if (bucket.cut > 0 && now - bucket.said >= SAY_MS) {
-      const message = `agentctl: ${lease.replica.agent}.${lease.replica.replica} writes more than ${LOG_BYTES_PER_S} bytes of log a second; ${bucket.cut} bytes are cut here`
-      bucket.said = now
-      bucket.cut = 0
-      noteLog(lease, message)
-      this.#events.add(lease.task, 'log', message, undefined, { stream: 'log', cut: true })
-    }
+    this.#say(lease, bucket, now)
     return taken
+  }
+
+  /** false: it was not told. */
+  progress(lease: Lease, message?: string, percent?: number, data?: Json, now: number = Date.now()): boolean {
+    const bucket = this.#bucket(lease.replica, now)
+    const cost = Buffer.byteLength(message ?? '') + (data === undefined ? 0 : Buffer.byteLength(JSON.stringify(data))) + LINE_BYTES
+    const isTold = cost <= bucket.left
+    if (isTold) {
+      bucket.left -= cost
+      this.#events.add(lease.task, 'progress', message, percent, data)
+    } else bucket.untold += 1
+    this.#say(lease, bucket, now)
+    return isTold
+  }
+
+  #say(lease: Lease, bucket: Bucket, now: number): void {
+    const { cut, untold } = bucket
+    if (cut + untold === 0 || now - bucket.said < SAY_MS) return
+    const progress = untold === 0 ? '' : ` (and progress, left out ${untold} times)`
+    const message = `agentctl: ${lease.replica.agent}.${lease.replica.replica} writes more than ${LOG_BYTES_PER_S} bytes of log a second; ${cut} bytes are cut here${progress}`
+    Object.assign(bucket, { said: now, cut: 0, untold: 0 })
+    noteLog(lease, message)
+    this.#events.add(lease.task, 'log', message, undefined, { stream: 'log', cut: true })
   }
 
   #bucket(replica: Replica, now: number): Bucket {
     const known = this.#buckets.get(replica)
     if (known === undefined) {
-      const made = { left: BURST, at: now, cut: 0, said: 0 }
+      const made = { left: BURST, at: now, cut: 0, untold: 0, said: 0 }
       this.#buckets.set(replica, made)
       return made
     }

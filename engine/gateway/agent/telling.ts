@@ -11,7 +11,7 @@ export const progress: Handler = async (kit, call) => {
   const { message, percent, data } = told
   // A step alone is for the gateway, not for people.
   if (told.step === undefined || message !== undefined || percent !== undefined || data !== undefined)
-    kit.events.add(held.task, 'progress', message, percent, data)
+    kit.logs.progress(held, message, percent, data)
   kit.dispatcher.progress(held, told)
   sendJson(call.response, 200, '{"ok":true}')
 }

@@ -23,13 +23,13 @@ const agent = (name: string, replica?: number): Client => {
 const submit = (name: string): Promise<string> => h.submit({ agent: name, type: 'task', tasks: [{}] })
 const log = (client: Client, lease: string, ...texts: string[]): Promise<Reply> =>
   client.post('/v1/logs', { lease, lines: texts.map((text) => ({ stream: 'stdout', text })) })
-const logged = async (run: string): Promise<readonly RunEvent[]> => {
+const logged = async (run: string): Promise<readonly RunEvent[]> => (await told(run)).filter((it) => it.event === 'log')
+const told = async (run: string): Promise<readonly RunEvent[]> => {
   const { body } = await h.control('GET', `/v1/runs/${run}/events?follow=0`)
   return body
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as RunEvent)
-    .filter((it) => it.event === 'log')
 }
 
 test('lines of a task are events of its run, with their stream, and the tail of an execution that fails', async () => {
@@ -77,6 +77,32 @@ test('a flood is cut, said so once, and leaves room for what comes later and for
   expect((await logged(second)).map((it) => it.message)).toEqual(['mine'])
   await a.post('/v1/complete', { lease: task.lease, result: null })
   await other.post('/v1/complete', { lease: beside.lease, result: null })
+})
+
+test('progress counts as log does: a flood of it is answered, left out, and said so once', async () => {
+  const run = await submit('a')
+  // A replica of its own: its bucket is full.
+  const a = agent('a', 3)
+  const task = await take(a)
+  const message = 'm'.repeat(1_000)
+  const data = 'd'.repeat(1_000)
+  const sent = 600
+  const lane = async (): Promise<void> => {
+    for (let n = 0; n < sent / 20; n++)
+      expect((await a.post('/v1/progress', { lease: task.lease, message, data, percent: 1 })).json).toEqual({ ok: true })
+  }
+  const begun = Date.now()
+  await Promise.all(Array.from({ length: 20 }, lane))
+  const allowed = ((Date.now() - begun) / 1_000 + 4) * LOG_BYTES_PER_S
+  const events = await told(run)
+  const progress = events.filter((it) => it.event === 'progress')
+  expect(progress.length).toBeGreaterThan(0)
+  expect(progress.length).toBeLessThanOrEqual(allowed / 2_000)
+  const cuts = events.filter((it) => it.event === 'log')
+  expect(cuts.length).toBeGreaterThanOrEqual(1)
+  expect(cuts[0]?.message).toMatch(/^agentctl: a\.3 writes more than .*progress, left out \d+ times/)
+  expect(cuts[0]?.data).toEqual({ stream: 'log', cut: true })
+  await a.post('/v1/complete', { lease: task.lease, result: null })
 })
 
 test('foreign leases, ten thousand lines, too many bytes and what is no line are refused', async () => {
