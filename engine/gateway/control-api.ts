@@ -16,7 +16,7 @@ export type { ControlApiOptions } from './control/call.ts'
 const MAX_CONTROL_BYTES = 33_554_432
 /** Larger bodies are taken one after the other, so that several at once cannot be too much for the gateway. */
 const LARGE_BYTES = 1_048_576
-/** For a large body, from its turn on: whoever stalls does not hold up the others. Six times what 32 MiB need at 50 Mbit/s. */
+/** For a large body, from its turn on: whoever stalls does not hold up the others. Five times what 32 MiB need at 50 Mbit/s. */
 const LARGE_MS = 30_000
 const READY_MS = 10_000
 
