@@ -81,7 +81,33 @@ export class Views {
   }
 
   async task(id: string): Promise<TaskView | null> {
-    const view = await this.#task(id)
+    return this.#withArtifacts(id, await this.#task(id))
+  }
+
+  /** Of one run, made by delegation, in two requests to the broker, however many; those that it does not have are looked for one by one. */
+  async children(run: string, ids: readonly string[]): Promise<readonly (TaskView | null)[]> {
+    if (this.#archive?.has(run) === true) return Promise.all(ids.map((id) => this.task(id)))
+    // As they are now: one may end while the record is read.
+    const live = new Map(ids.map((id) => [id, this.#dispatcher().task(id)?.agent]))
+    const ended = ids.filter((id) => live.get(id) === undefined)
+    const [fields = []] = ended.length === 0 ? [] : await this.#broker.readRunFields([run], ended.map(childField))
+    const agents = new Map(ended.map((id, index) => [id, fields[index] ?? null]))
+    const refs = ids.flatMap((id) => {
+      const queue = live.get(id) ?? agents.get(id)
+      return typeof queue === 'string' ? [{ queue, id }] : []
+    })
+    const read = await this.#broker.read(refs)
+    const states = new Map(refs.map(({ queue, id }, index) => [id, { queue, state: read[index] ?? null }]))
+    return Promise.all(
+      ids.map((id) => {
+        const found = states.get(id)
+        if (found === undefined) return this.#archive?.has(run) === true ? this.task(id) : null
+        return found.state === null ? this.task(id) : this.#withArtifacts(id, this.#taskView(id, found.queue, found.state))
+      }),
+    )
+  }
+
+  async #withArtifacts(id: string, view: TaskView | null): Promise<TaskView | null> {
     if (view?.status !== 'completed') return view
     const artifacts = await this.#artifacts(runOf(id), id)
     return artifacts.length === 0 ? view : { ...view, artifacts }

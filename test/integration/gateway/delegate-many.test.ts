@@ -80,6 +80,23 @@ test('while it waits nothing is asked of Redis', async () => {
   await lead.post('/v1/complete', { lease: task.lease, result: null })
 })
 
+test('what is told of many ended ones costs one reading of each, and one of the record for fifty', async () => {
+  await submit()
+  const [lead, work] = [agent('lead'), agent('work')]
+  const task = await take(lead)
+  const { tasks } = (await lead.post('/v1/delegate', { lease: task.lease, tasks: many(300, 400) })).json
+  work.run(10, async ({ input }) => input)
+  await until('all have ended', 20_000, async () => (await lead.post('/v1/await', { lease: task.lease, tasks, wait_ms: 5_000 })).json.done)
+  work.die()
+  const before = await commands()
+  const reply = await lead.post('/v1/await', { lease: task.lease, tasks })
+  expect(reply.json.tasks.map((it: { status: string; result: number }) => [it.status, it.result])).toEqual(
+    Array.from({ length: 100 }, (_, index) => ['completed', 300 + index]),
+  )
+  expect((await commands()) - before).toBeLessThan(150)
+  await lead.post('/v1/complete', { lease: task.lease, result: null })
+})
+
 test('one that is not allowed, too large, twice or of a key that is taken: none is made', async () => {
   await submit()
   const lead = agent('lead')
