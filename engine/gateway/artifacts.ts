@@ -236,10 +236,6 @@ export class Artifacts {
     return open === undefined ? this.#manifests.ofRun(run) : visible(open)
   }
 
-  async ofTask(run: string, task: string): Promise<readonly ArtifactView[]> {
-    return (await this.ofRun(run)).filter((it) => it.task === task)
-  }
-
   /** null: there is no such artifact. The caller closes the file. */
   open(digest: string): Promise<{ readonly file: FileHandle; readonly size: number } | null> {
     return this.#store.open(digest)

@@ -140,7 +140,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     broker,
     () => dispatcher,
     archive,
-    (run, task) => artifacts.ofTask(run, task),
+    (run) => artifacts.ofRun(run),
   )
   const abort = new AbortController()
   const besideTasks = async (): Promise<void> => {

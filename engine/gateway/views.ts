@@ -22,13 +22,13 @@ export class Views {
   readonly #broker: Broker
   readonly #dispatcher: () => Dispatcher
   readonly #archive: Archive | null
-  readonly #artifacts: (run: string, task: string) => Promise<readonly ArtifactView[]>
+  readonly #artifacts: (run: string) => Promise<readonly ArtifactView[]>
 
   constructor(
     broker: Broker,
     dispatcher: () => Dispatcher,
     archive: Archive | null = null,
-    artifacts: (run: string, task: string) => Promise<readonly ArtifactView[]> = async () => [],
+    artifacts: (run: string) => Promise<readonly ArtifactView[]> = async () => [],
   ) {
     this.#artifacts = artifacts
     this.#broker = broker
@@ -81,7 +81,12 @@ export class Views {
   }
 
   async task(id: string): Promise<TaskView | null> {
-    return this.#withArtifacts(id, await this.#task(id))
+    const view = await this.#task(id)
+    if (view?.status !== 'completed') return view
+    return withArtifacts(
+      view,
+      (await this.#artifacts(runOf(id))).filter((it) => it.task === id),
+    )
   }
 
   /** Of one run, made by delegation, in two requests to the broker, however many; those that it does not have are looked for one by one. */
@@ -97,20 +102,17 @@ export class Views {
       return typeof queue === 'string' ? [{ queue, id }] : []
     })
     const read = await this.#broker.read(refs)
+    const artifacts = Map.groupBy(await this.#artifacts(run), (it) => it.task)
     const states = new Map(refs.map(({ queue, id }, index) => [id, { queue, state: read[index] ?? null }]))
     return Promise.all(
       ids.map((id) => {
         const found = states.get(id)
         if (found === undefined) return this.#archive?.has(run) === true ? this.task(id) : null
-        return found.state === null ? this.task(id) : this.#withArtifacts(id, this.#taskView(id, found.queue, found.state))
+        if (found.state === null) return this.task(id)
+        const view = this.#taskView(id, found.queue, found.state)
+        return view.status === 'completed' ? withArtifacts(view, artifacts.get(id)) : view
       }),
     )
-  }
-
-  async #withArtifacts(id: string, view: TaskView | null): Promise<TaskView | null> {
-    if (view?.status !== 'completed') return view
-    const artifacts = await this.#artifacts(runOf(id), id)
-    return artifacts.length === 0 ? view : { ...view, artifacts }
   }
 
   async #task(id: string): Promise<TaskView | null> {
@@ -289,6 +291,9 @@ export class Views {
     return { status, attempts, result: null, error }
   }
 }
+
+const withArtifacts = (view: TaskView, artifacts: readonly ArtifactView[] = []): TaskView =>
+  artifacts.length === 0 ? view : { ...view, artifacts }
 
 function agentIn(id: string, child: string | null | undefined, definition: string | null | undefined): string | null {
   if (typeof child === 'string') return child

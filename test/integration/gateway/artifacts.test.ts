@@ -143,6 +143,8 @@ test('a task reads its own, its children’s completed ones and what its input n
   await complete(b, child.lease)
   expect((await raw(h, 'a')('GET', at(digestOf(made), parent.lease))).bytes.toString()).toBe('made by the child')
   const seen = await a.call('GET', `/v1/tasks/${child.id}`)
+  const awaited = await a.post('/v1/await', { lease: parent.lease, tasks: [child.id] })
+  expect(awaited.json.tasks).toEqual([seen.json])
   expect(seen.json.artifacts).toMatchObject([{ name: 'made', digest: digestOf(made) }])
 
   // Who submits a run may name any.
