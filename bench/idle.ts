@@ -9,7 +9,6 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { NODE_FLAGS } from '../engine/gateway/flags.ts'
 import { TRUSTED_SECRETS } from '../engine/names.ts'
 import { agent, project, record } from '../test/support/project.ts'
 import { startRedis } from '../test/support/redis.ts'
@@ -35,7 +34,7 @@ export async function benchIdle(processes: number = PROCESSES, sessions: number 
     writeFileSync(join(folder, TRUSTED_SECRETS.brokerPassword), redis.password)
     writeFileSync(join(folder, 'record.json'), JSON.stringify(record({ ...project({ agents: [agent('a')] }), name: PROJECT })))
     const port = await freePort()
-    const gateway = spawn(process.execPath, [...NODE_FLAGS, join(ROOT, 'engine/gateway/main.ts'), '--child'], {
+    const gateway = spawn(process.execPath, [join(ROOT, 'engine/gateway/main.ts'), '--child'], {
       stdio: ['ignore', 'ignore', 'inherit'],
       env: {
         ...process.env,

@@ -10,7 +10,6 @@ import { startTelemetry, type Telemetry } from '../telemetry/setup.ts'
 import { SHARD_ENV } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { farBroker } from './far-broker.ts'
-import { NODE_FLAGS } from './flags.ts'
 import { startGateway } from './start.ts'
 
 const MIN_PAUSE_MS = 100
@@ -34,7 +33,7 @@ async function supervise(): Promise<void> {
   for (let pause = MIN_PAUSE_MS; !stop.signal.aborted; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
     const started = Date.now()
     const code = await new Promise<string>((resolve) => {
-      child = spawn(process.execPath, [...process.execArgv, ...NODE_FLAGS, process.argv[1] as string, '--child'], { stdio: 'inherit' })
+      child = spawn(process.execPath, [...process.execArgv, process.argv[1] as string, '--child'], { stdio: 'inherit' })
       child.once('error', (error) => resolve(error.message))
       child.once('exit', (status, signal) => resolve(signal ?? String(status)))
     })
