@@ -105,7 +105,7 @@ export class Views {
     const artifacts = Map.groupBy(await this.#artifacts(run), (it) => it.task)
     const states = new Map(refs.map(({ queue, id }, index) => [id, { queue, state: read[index] ?? null }]))
     return Promise.all(
-      ids.map((id) => {
+      ids.map(async (id) => {
         const found = states.get(id)
         if (found === undefined) return this.#archive?.has(run) === true ? this.task(id) : null
         if (found.state === null) return this.task(id)
