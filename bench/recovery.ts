@@ -1,7 +1,7 @@
 /**
  * How long nothing moves. The gateway's process is killed (kill -9 from the host) under a steady load of short tasks: from the kill to the
  * first completion that it did not know of before, with 1, 10 and 50 agents. An agent's process is killed in mid task: from the kill to
- * the lease of that task by another replica. Times are this machine's; the events are the gateway's own.
+ * the lease of that task by another replica. A run is cancelled: from the call to the abort of the handler's signal. Times are this machine's; the events are the gateway's own.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,15 +14,22 @@ import { benchProject, median, remark, report } from './support.ts'
 
 const HANDLER = `
 import { setTimeout as sleep } from 'node:timers/promises'
-export default async (input, ctx) => { await sleep(input.ms, undefined, { signal: ctx.signal }); return null }
+export default async (input, ctx) => {
+  ctx.signal.addEventListener('abort', () => ctx.progress('stopped ' + Date.now()))
+  await sleep(input.ms, undefined, { signal: ctx.signal })
+  return null
+}
 `
 const AGENTS = [1, 10, 50] as const
 const KILLS = 10
+const CANCELS = 20
 const LEASE_TARGET_MS = 300
+const CANCEL_TARGET_MS = 200
 
 export async function benchRecovery(rounds: number | null): Promise<void> {
   for (const agents of AGENTS) await benchGateway(agents, rounds ?? 5)
   await benchAgent(Math.max(rounds ?? 0, KILLS))
+  await benchCancel(Math.max(rounds ?? 0, CANCELS))
 }
 
 interface Open {
@@ -92,6 +99,32 @@ async function benchAgent(rounds: number): Promise<void> {
     )
     remark(`${rounds} kills: ${times.join(' ')}`)
   })
+}
+
+async function benchCancel(rounds: number): Promise<void> {
+  await opened('bench-recovery-cancel', 1, 1, async ({ control }) => {
+    const times: number[] = []
+    for (let round = 0; round < rounds; round++) {
+      const { run } = await control.submit({ agent: 'a', type: 'task', tasks: [{ ms: 60_000 }] })
+      await holding(control)
+      const begin = Date.now()
+      await control.cancel(run)
+      times.push((await stopped(control, run)) - begin)
+    }
+    const longest = Math.max(...times)
+    const verdict = longest <= CANCEL_TARGET_MS
+    report('cancel: the call to the abort in the handler, longest, ms', longest.toFixed(0), `≤ ${CANCEL_TARGET_MS}`, verdict)
+    remark(`${rounds} cancels, median ${median(times).toFixed(0)}: ${times.join(' ')}`)
+  })
+}
+
+/** What the handler said when its signal was aborted. */
+async function stopped(control: ControlClient, run: string): Promise<number> {
+  for (let tries = 0; tries < 200; tries++) {
+    for await (const { message } of control.events(run)) if (message?.startsWith('stopped ') === true) return Number(message.slice(8))
+    await sleep(20)
+  }
+  throw new Error('the handler has not heard of the cancel')
 }
 
 /** Unix ms, by the gateway's clock, which is this machine's. */
