@@ -183,10 +183,17 @@ require('node:readline').createInterface({ input: process.stdin }).on('line', as
   const [kind, count, size, id] = line.split(' ')
   if (kind === 'drain') {
     const input = Number(size) === 0 ? null : 'x'.repeat(Number(size))
-    const begin = performance.now()
-    const { run } = await call('POST', '/v1/runs', { agent: 'a', type: 'task', tasks: Array(Number(count)).fill(input), id })
-    await ended(run)
-    return console.log('ms ' + (performance.now() - begin))
+    for (;;) {
+      const begin = performance.now()
+      const { run, error } = await call('POST', '/v1/runs', { agent: 'a', type: 'task', tasks: Array(Number(count)).fill(input), id })
+      if (run !== undefined) {
+        await ended(run)
+        return console.log('ms ' + (performance.now() - begin))
+      }
+      // What the rounds before left in Redis is on its way into the archive.
+      if (error.code !== 'AG6009') throw new Error(error.message)
+      await new Promise((resolve) => setTimeout(resolve, 1000))
+    }
   }
   const took = []
   for (let i = 0; i < Number(count); i++) {
