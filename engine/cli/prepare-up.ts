@@ -1,7 +1,8 @@
 /** The plan of `up`, for `up` itself and `plan`. */
 import { packageImages } from '../images/images.ts'
 import { findPackageRoot, readPackage } from '../images/package-root.ts'
-import { type Prepared, prepareUp } from '../verbs.ts'
+import { prepareUp } from '../up.ts'
+import type { Prepared } from '../verbs.ts'
 import { parseScale } from './arguments.ts'
 import type { Session } from './session.ts'
 import { type Call, flag, values } from './verb.ts'

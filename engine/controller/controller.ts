@@ -6,7 +6,7 @@ import type { ContainerRuntime } from '../ports.ts'
 import type { ProgressEvent } from '../progress.ts'
 import { openControl } from '../control.ts'
 import type { ProjectRecord } from '../record.ts'
-import { repair } from '../verbs.ts'
+import { repair } from '../repair.ts'
 import { Backoff, MAX_MS, MAX_OWN_MS } from './backoff.ts'
 import { watchStalled } from './stalled.ts'
 

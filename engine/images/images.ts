@@ -1,6 +1,6 @@
 /** Our images as the verbs want them: named at once, built when a plan is applied. */
 import type { ContainerRuntime } from '../ports.ts'
-import type { Images } from '../verbs.ts'
+import type { Images } from '../up.ts'
 import { readContent } from './content.ts'
 import { ensureImages, imageReference } from './ensure.ts'
 import { findPackageRoot } from './package-root.ts'
