@@ -4,7 +4,7 @@
 export type Durability = 'none' | 'normal' | 'strict'
 type Info = { readonly [field: string]: unknown }
 
-/** The first with XAUTOCLAIM, ZRANGE … REV and SET … PXAT, which BullMQ and the records of runs use. */
+/** The first with ZRANGE … BYSCORE REV, by which runs and dead letters are listed. */
 const LEAST_VERSION = [6, 2] as const
 
 /** Why this one would not do, or would lose work; null: it will do. */

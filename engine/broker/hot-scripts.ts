@@ -1,7 +1,7 @@
 /**
  * BullMQ's two scripts of every task, written as bytes. The library packs their arguments anew for each call and writes them piece by
- * piece: 25 µs of the gateway per script, more than all else that it does for a task. Here the library makes the arguments once per
- * queue and holder, with marks where a task's own values stand, and calls fill in the marks.
+ * piece: of the 114 µs of the gateway per task (a profile of 62,000 tasks) that was 18 µs for an add and 17 µs for an end. Here the
+ * library makes the arguments once per queue and holder, with marks where a task's own values stand, and calls fill in the marks.
  */
 import { Command, type Redis } from 'ioredis'
 
@@ -20,7 +20,7 @@ export const MARKS: { readonly id: string; readonly value: string; readonly time
 }
 const CACHED = 10_000
 
-/** Between the marks: bytes that are the same in each call. `own`: the last mark stands before so many bytes. */
+/** Before, between and after the marks: what is the same in each call. */
 export interface Template {
   readonly texts: readonly string[]
   readonly slots: readonly { readonly kind: 'id' | 'value' | 'time'; readonly prefix: string }[]
@@ -48,32 +48,34 @@ export const scriptOf = (client: Redis, name: string): Script | null =>
 export const isUnknownScript = (error: unknown): boolean => error instanceof Error && error.message.startsWith('NOSCRIPT')
 
 const head = (text: string): string => `$${Buffer.byteLength(text)}\r\n${text}\r\n`
+const call = ({ sha, numberOfKeys }: Script, args: readonly Argument[]): string =>
+  `*${args.length + 3}\r\n${head('evalsha')}${head(sha)}${head(String(numberOfKeys))}`
+const bytesOf = (arg: Argument): Buffer =>
+  Buffer.isBuffer(arg) ? Buffer.concat([Buffer.from(`$${arg.length}\r\n`), arg, Buffer.from('\r\n')]) : Buffer.from(head(String(arg ?? '')))
+const kindOf = (arg: Argument): Template['slots'][number]['kind'] | null => {
+  if (arg === MARKS.time) return 'time'
+  if (arg === MARKS.value) return 'value'
+  return typeof arg === 'string' && arg.endsWith(MARKS.id) ? 'id' : null
+}
 
-/** Binary arguments must come after the last mark. */
 export function template(script: Script, args: readonly Argument[]): Template {
   const texts: string[] = []
   const slots: Template['slots'][number][] = []
-  let text = `*${args.length + 3}\r\n${head('evalsha')}${head(script.sha)}${head(String(script.numberOfKeys))}`
-  let tail: Buffer[] = []
-  for (const arg of args) {
-    const value = arg ?? ''
-    if (Buffer.isBuffer(value)) tail.push(Buffer.from(`$${value.length}\r\n`), value, Buffer.from('\r\n'))
-    else {
-      const given = String(value)
-      const kind = value === MARKS.time ? 'time' : value === MARKS.value ? 'value' : given.endsWith(MARKS.id) ? 'id' : null
-      if (tail.length > 0 && kind !== null) throw new Error('a mark after binary arguments')
-      if (kind === null) {
-        if (tail.length > 0) tail.push(Buffer.from(head(given)))
-        else text += head(given)
-        continue
-      }
-      texts.push(text)
-      text = ''
-      slots.push({ kind, prefix: kind === 'id' ? given.slice(0, -MARKS.id.length) : '' })
+  const last = args.findLastIndex((arg) => kindOf(arg) !== null)
+  let text = call(script, args)
+  for (const arg of args.slice(0, last + 1)) {
+    if (Buffer.isBuffer(arg)) throw new Error('a mark after binary arguments')
+    const given = String(arg ?? '')
+    const kind = kindOf(arg)
+    if (kind === null) {
+      text += head(given)
+      continue
     }
+    texts.push(text)
+    text = ''
+    slots.push({ kind, prefix: kind === 'id' ? given.slice(0, -MARKS.id.length) : '' })
   }
-  tail = [Buffer.from(text), ...tail]
-  return { texts, slots, tail: Buffer.concat(tail) }
+  return { texts, slots, tail: Buffer.concat(args.slice(last + 1).map(bytesOf)) }
 }
 
 /** `id` is ASCII. */
@@ -125,10 +127,6 @@ export function addTemplate(script: Script, args: readonly Argument[], idLength:
   const at = args.indexOf(MARKS.value)
   const packed = args[at - 1]
   if (!Buffer.isBuffer(packed)) throw new Error('addStandardJob has other arguments than expected')
-  const bytes = (value: Argument): Buffer =>
-    Buffer.isBuffer(value)
-      ? Buffer.concat([Buffer.from(`$${value.length}\r\n`), value, Buffer.from('\r\n')])
-      : Buffer.from(head(String(value ?? '')))
   const time = Buffer.alloc(8)
   time.writeDoubleBE(TIME_MARK)
   const isDouble = packed.includes(time)
@@ -137,16 +135,12 @@ export function addTemplate(script: Script, args: readonly Argument[], idLength:
   const timeAt = packed.indexOf(time)
   if (idAt < 0 || timeAt < 0) throw new Error('addStandardJob packs other values than expected')
   return {
-    head: Buffer.concat([
-      Buffer.from(`*${args.length + 3}\r\n${head('evalsha')}${head(script.sha)}${head(String(script.numberOfKeys))}`),
-      ...args.slice(0, at - 1).map(bytes),
-      Buffer.from(`$${packed.length}\r\n`),
-    ]),
+    head: Buffer.concat([Buffer.from(call(script, args)), ...args.slice(0, at - 1).map(bytesOf), Buffer.from(`$${packed.length}\r\n`)]),
     packed,
     idAt,
     timeAt,
     isDouble,
-    tail: Buffer.concat([Buffer.from('\r\n'), ...args.slice(at + 1).map(bytes)]),
+    tail: Buffer.concat([Buffer.from('\r\n'), ...args.slice(at + 1).map(bytesOf)]),
   }
 }
 
