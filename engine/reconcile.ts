@@ -1,75 +1,23 @@
 /**
- * desired × observed → plan. Pure: every rule about recreate, order and cause is here and is tested as text.
- * `up`, `scale`, `stop`, `start` and the controller's repairs are this one function with different desired states; `down` is `tearDown`.
+ * desired × observed → plan. Pure: every rule about order and cause is here (about recreate in verdict.ts) and is tested as text.
+ * `up`, `scale`, `stop`, `start` and the controller's repairs are this one function with different desired states; `down` is tear-down.ts.
  */
 import { posix } from 'node:path'
 import type { Desired, DesiredContainer } from './desired.ts'
 import { LABEL, PATHS, SECRETS_VOLUME, STATE_VOLUME, trustedName, volumeName } from './names.ts'
 import { type Observed, kindOf, replicaOf } from './observe.ts'
-import type { Operation, Plan, Step } from './plan.ts'
+import type { Plan } from './plan.ts'
+import { Builder, removeSteps } from './plan-builder.ts'
 import type { ObservedContainer } from './ports.ts'
+import { judge, type JudgeOptions } from './verdict.ts'
 
-export interface ReconcileOptions {
-  readonly forceRecreate?: boolean
+export interface ReconcileOptions extends JudgeOptions {
   /** Remove containers of ours that the file no longer names (agents and services); they are ours by label, so the default is true. */
   readonly removeOrphans?: boolean
-  /** The controller also restarts what is unhealthy. */
-  readonly heal?: boolean
   /** Non-null: the record is to be written with this revision. */
   readonly writeRecord: { readonly revision: number; readonly cause: string } | null
   /** Containers whose secret values changed. */
   readonly changedSecrets?: readonly string[]
-}
-
-class Builder {
-  readonly #steps: Step[] = []
-  add(operation: Operation, target: string, cause: string, needs: readonly (number | undefined)[]): number {
-    const id = this.#steps.length + 1
-    this.#steps.push({
-      id,
-      operation,
-      target,
-      cause,
-      needs: [...new Set(needs.filter((need) => need !== undefined))].sort((a, b) => a - b),
-    })
-    return id
-  }
-  steps(): readonly Step[] {
-    return this.#steps
-  }
-}
-
-/** What must become of one container. */
-type Verdict =
-  | { readonly kind: 'keep' }
-  | { readonly kind: 'create'; readonly cause: string; readonly old: ObservedContainer | null; readonly running: boolean }
-  | { readonly kind: 'start'; readonly cause: string; readonly stopFirst: boolean }
-  | { readonly kind: 'stop'; readonly cause: string }
-
-const UP: ReadonlySet<string> = new Set(['running', 'restarting', 'paused'])
-
-function judge(want: DesiredContainer, have: ObservedContainer | undefined, options: ReconcileOptions): Verdict {
-  if (want.stopped) return have !== undefined && UP.has(have.status) ? { kind: 'stop', cause: 'stopped on purpose' } : { kind: 'keep' }
-  if (have === undefined) return { kind: 'create', cause: 'does not exist', old: null, running: false }
-  const running = UP.has(have.status)
-  const recreate = (cause: string): Verdict => ({ kind: 'create', cause, old: have, running })
-  // The holder is never updated while it runs: the secrets live only as long as it or the controller does.
-  const keeps = want.spec.kind === 'secrets' && running
-  if (options.forceRecreate === true && !keeps) return recreate('recreation was asked for')
-  if (have.labels[LABEL.configHash] !== want.hash && !keeps) return recreate('configuration changed')
-  if (have.status === 'dead' || have.status === 'removing') return recreate(`is ${have.status}`)
-  const missing = want.spec.kind !== 'gateway' && want.spec.endpoints.some((endpoint) => have.networks[endpoint.network] === undefined)
-  if (missing && have.status !== 'created') return recreate('is not on its network')
-  if (have.status === 'created') return { kind: 'start', cause: 'was created but never started', stopFirst: false }
-  if (have.status === 'exited') {
-    if (want.until === 'completed' && have.exit_code === 0) return { kind: 'keep' }
-    // As in Compose without `restart`: a service that ended well has ended; the next `up` runs it again.
-    if (options.heal === true && want.spec.kind === 'service' && have.exit_code === 0) return { kind: 'keep' }
-    return { kind: 'start', cause: `exited (${have.exit_code ?? '?'})`, stopFirst: false }
-  }
-  if (options.heal === true && have.health === 'unhealthy' && want.spec.kind !== 'service')
-    return { kind: 'start', cause: 'is unhealthy', stopFirst: true }
-  return { kind: 'keep' }
 }
 
 export function reconcile(desired: Desired, observed: Observed, options: ReconcileOptions): Plan {
@@ -323,19 +271,6 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
   return { project: desired.project, steps: build.steps() }
 }
 
-function removeSteps(build: Builder, container: ObservedContainer, cause: string, needs: readonly (number | undefined)[]): number {
-  const target = `container:${container.name}`
-  const stop = UP.has(container.status)
-    ? build.add(
-        { op: 'stop-container', container: container.name, grace_s: kindOf(container) === 'secrets' ? 0 : 10 },
-        target,
-        cause,
-        needs,
-      )
-    : undefined
-  return build.add({ op: 'remove-container', container: container.name }, target, cause, stop === undefined ? needs : [stop])
-}
-
 /** The gateway's folder of the state volume: a bind source must exist before who binds it is made. */
 function makeFolder(build: Builder, project: string, { spec }: DesiredContainer, holderStart: number | undefined): number {
   const [uid = 0, gid = uid] = (spec.user ?? '0').split(':').map(Number)
@@ -387,53 +322,4 @@ function inOrder(containers: readonly DesiredContainer[]): readonly (readonly De
     for (const group of level) done.add(group)
   }
   return order
-}
-
-/** Everything with the project's label, agents and services first, the lock's holder last. */
-export function tearDown(project: string, observed: Observed, options: { readonly volumes: boolean; readonly grace_s?: number }): Plan {
-  const build = new Builder()
-  const rank = (container: ObservedContainer): number =>
-    ['controller', 'agent', 'service', 'gateway', 'egress', 'broker', 'secrets'].indexOf(kindOf(container))
-  const ordered = [...observed.containers].sort((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1))
-  const removed = new Map<number, number[]>()
-  const cause = 'project is taken down'
-  for (const container of ordered) {
-    const tier = rank(container) === 0 ? 0 : rank(container) <= 2 ? 1 : rank(container) <= 5 ? 2 : 3
-    const before = Array.from({ length: tier }, (_, index) => removed.get(index) ?? []).flat()
-    const target = `container:${container.name}`
-    const grace = kindOf(container) === 'secrets' || kindOf(container) === 'controller' ? 0 : (options.grace_s ?? 10)
-    const stop = UP.has(container.status)
-      ? build.add({ op: 'stop-container', container: container.name, grace_s: grace }, target, cause, before)
-      : undefined
-    removed.set(tier, [
-      ...(removed.get(tier) ?? []),
-      build.add({ op: 'remove-container', container: container.name }, target, cause, stop === undefined ? before : [stop]),
-    ])
-  }
-  const all = [...removed.values()].flat()
-  const step = new Map(
-    ordered.map((container) => [
-      container.name,
-      build.steps().find((entry) => entry.operation.op === 'remove-container' && entry.operation.container === container.name)?.id,
-    ]),
-  )
-  for (const network of [...observed.networks].sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    build.add(
-      { op: 'remove-network', name: network.name },
-      `network:${network.name}`,
-      cause,
-      ordered.filter((container) => container.networks[network.name] !== undefined).map((container) => step.get(container.name)),
-    )
-  }
-  for (const volume of [...observed.volumes].sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    const secret = volume.name === volumeName(project, SECRETS_VOLUME)
-    if (options.volumes || secret)
-      build.add(
-        { op: 'remove-volume', name: volume.name },
-        `volume:${volume.name}`,
-        secret ? 'secrets do not outlive the project' : 'volumes were asked for',
-        all,
-      )
-  }
-  return { project, steps: build.steps() }
 }

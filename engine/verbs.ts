@@ -9,9 +9,10 @@ import { groupOf, kindOf, type Observed, observe, replicaOf } from './observe.ts
 import type { Plan } from './plan.ts'
 import type { ObservedContainer } from './ports.ts'
 import type { Outcome } from './progress.ts'
-import { reconcile, type ReconcileOptions, tearDown } from './reconcile.ts'
+import { reconcile, type ReconcileOptions } from './reconcile.ts'
 import { overrides, type ProjectRecord } from './record.ts'
 import { SECCOMP } from './seccomp.ts'
+import { tearDown } from './tear-down.ts'
 
 export type { Prepared, VerbContext } from './applying.ts'
 

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { type DesiredContainer, type Desired } from '../../../engine/desired.ts'
 import type { Plan } from '../../../engine/plan.ts'
-import { reconcile, tearDown } from '../../../engine/reconcile.ts'
+import { reconcile } from '../../../engine/reconcile.ts'
+import { tearDown } from '../../../engine/tear-down.ts'
 import { agent, nothing, project, running, service, want } from '../../support/project.ts'
 
 const of = (gateways: number, ...names: readonly string[]): Desired =>

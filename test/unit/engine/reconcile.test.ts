@@ -2,7 +2,8 @@ import { expect, test } from 'vitest'
 import type { Desired } from '../../../engine/desired.ts'
 import type { Observed } from '../../../engine/observe.ts'
 import { renderPlan } from '../../../engine/plan-text.ts'
-import { reconcile, type ReconcileOptions, tearDown } from '../../../engine/reconcile.ts'
+import { reconcile, type ReconcileOptions } from '../../../engine/reconcile.ts'
+import { tearDown } from '../../../engine/tear-down.ts'
 import { agent, nothing, project, relabel, running, service, want } from '../../support/project.ts'
 
 const text = (desired: Desired, observed: Observed, options: Partial<ReconcileOptions> = {}): string =>
