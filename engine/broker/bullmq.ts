@@ -10,6 +10,7 @@ import { type ConnectionOptions, openConnection } from './connection.ts'
 import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
 import type { Broker, Ended, Execution, NewTask, TaskRef } from './port.ts'
 import { type EndKind, type Job, OPTS, Queue } from './queue.ts'
+import { replies, resent } from './replies.ts'
 import { runStore } from './runs.ts'
 import { states } from './states.ts'
 import { taskStore } from './task-store.ts'
@@ -183,16 +184,15 @@ export function connectBroker(options: BullmqOptions): Broker {
           const bull = queueName(task.queue)
           pipeline.unlink(jobKey(task)).zrem(keys.toKey(bull, 'completed'), task.id).zrem(keys.toKey(bull, 'failed'), task.id)
         }
-        await run(pipeline)
+        await replies(pipeline)
       }
     },
     queues: () => client.smembers(queuesKey),
-    ...states(client, run, (name, part) => keys.toKey(queueName(name), part)),
-    ...runStore(client, prefix, run),
-    ...taskStore(client, prefix, jobKey, relock, run),
+    ...states(client, (name, part) => keys.toKey(queueName(name), part)),
+    ...runStore(client, prefix),
+    ...taskStore(client, prefix, jobKey, relock),
     ...places({
       client,
-      replies: run,
       scripts: queue,
       key: (name, part) => (name === '' ? `${prefix}::${part}` : keys.toKey(queueName(name), part)),
     }),
@@ -223,45 +223,6 @@ const optsOf = ({ priority, delay_ms = 0, held = false }: NewTask, now: number):
     ...(priority === undefined ? {} : { priority: rank(priority) }),
     ...(held ? { delay: heldDelay(now) } : delay_ms > 0 ? { delay: delayOf(delay_ms) } : {}),
   }
-}
-
-interface Pipeline {
-  exec(): Promise<[Error | null, unknown][] | null>
-}
-type Commands = Pipeline & { call(name: string, ...args: readonly unknown[]): unknown }
-
-/** The replies of a pipeline or transaction; the first error is thrown. */
-async function run(pipeline: Pipeline): Promise<unknown[]> {
-  let times = 0
-  return resent(async () => {
-    const replies = (await (times++ === 0 ? pipeline : copyOf(pipeline)).exec()) ?? []
-    return replies.map(([error, value]) => {
-      if (error !== null) throw error
-      return value
-    })
-  })
-}
-
-/** ioredis sends single commands again after a reconnect, but gives up a pipeline of which some replies had come: all of it is sent again. */
-async function resent<T>(send: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await send()
-    } catch (error) {
-      if (!(error instanceof Error && error.name === 'AbortError')) throw error
-    }
-  }
-}
-
-function copyOf(pipeline: Pipeline): Pipeline {
-  const { redis, _queue: queue } = pipeline as unknown as {
-    readonly redis: { pipeline(): Commands; multi(): Commands }
-    readonly _queue: readonly { readonly name: string; readonly args: readonly unknown[] }[]
-  }
-  const isTransaction = queue[0]?.name === 'multi'
-  const copy = isTransaction ? redis.multi() : redis.pipeline()
-  for (const { name, args } of isTransaction ? queue.slice(1, -1) : queue) copy.call(name, ...args)
-  return copy
 }
 
 /** Scripts give [job, id, …], or zeros and how long the rate limit lasts when there is nothing to fetch. */

@@ -1,6 +1,7 @@
 /** Where tasks stand beside the plain line: delayed, held, ordered by priority, and dead letters. Plain Redis commands and BullMQ's own scripts. */
 import type { Redis } from 'ioredis'
 import type { Broker, DelayedTask, FailedCursor, FailedTask, TaskRef } from './port.ts'
+import { replies } from './replies.ts'
 
 type Places = Pick<
   Broker,
@@ -18,7 +19,6 @@ type Places = Pick<
   | 'recordAttempt'
   | 'readAttempts'
 >
-type Replies = (pipeline: { exec(): Promise<[Error | null, unknown][] | null> }) => Promise<unknown[]>
 /** Of BullMQ's queue. */
 interface Scripts {
   promote(id: string): Promise<void>
@@ -26,7 +26,6 @@ interface Scripts {
 }
 export interface PlacesOptions {
   readonly client: Redis
-  readonly replies: Replies
   readonly scripts: (queue: string) => Scripts
   /** A key of the queue's; the job itself is `key(queue, id)`. */
   readonly key: (queue: string, name: string) => string
@@ -62,7 +61,7 @@ export const attemptField = (epoch: number): string => `actl:a:${epoch}`
 /** When a held task's turn comes at the earliest. */
 export const DUE_FIELD = 'actl:due'
 
-export function places({ client, replies, scripts, key }: PlacesOptions): Places {
+export function places({ client, scripts, key }: PlacesOptions): Places {
   const chunks = async <T, R>(items: readonly T[], one: (part: readonly T[]) => Promise<readonly R[]>): Promise<R[]> => {
     const all: R[] = []
     for (let at = 0; at < items.length; at += CHUNK) all.push(...(await one(items.slice(at, at + CHUNK))))

@@ -1,6 +1,7 @@
 /** The records of runs in the same Redis: a hash per run, an index by age, the set of open ones, and each run's latest events. */
 import type { Redis } from 'ioredis'
 import type { Broker } from './port.ts'
+import { replies } from './replies.ts'
 
 type RunStore = Pick<
   Broker,
@@ -22,10 +23,9 @@ type RunStore = Pick<
   | 'setIdentity'
   | 'memory'
 >
-type Replies = (pipeline: { exec(): Promise<[Error | null, unknown][] | null> }) => Promise<unknown[]>
 
 /** No queue has an empty name, so `PREFIX::…` cannot be a key of BullMQ's. */
-export function runStore(client: Redis, prefix: string, replies: Replies): RunStore {
+export function runStore(client: Redis, prefix: string): RunStore {
   const record = (run: string): string => `${prefix}::run:${run}`
   const events = (run: string): string => `${prefix}::events:${run}`
   const dedup = (key: string): string => `${prefix}::dedup:${key}`

@@ -1,14 +1,11 @@
 /** Tasks as their jobs say they are. */
 import type { Redis } from 'ioredis'
 import type { ActiveTask, Broker, TaskState } from './port.ts'
+import { replies } from './replies.ts'
 
 const CHUNK = 500
 
-export function states(
-  client: Redis,
-  replies: (pipeline: { exec(): Promise<[Error | null, unknown][] | null> }) => Promise<unknown[]>,
-  key: (queue: string, name: string) => string,
-): Pick<Broker, 'read' | 'active'> {
+export function states(client: Redis, key: (queue: string, name: string) => string): Pick<Broker, 'read' | 'active'> {
   return {
     async read(tasks) {
       const states: (TaskState | null)[] = []

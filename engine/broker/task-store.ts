@@ -5,8 +5,7 @@
  */
 import type { Redis } from 'ioredis'
 import type { Fence, TaskRef, TaskStore } from './port.ts'
-
-type Replies = (pipeline: { exec(): Promise<[Error | null, unknown][] | null> }) => Promise<unknown[]>
+import { replies } from './replies.ts'
 
 /** KEYS lock, job; ARGV holder, epoch. */
 const HELD = `
@@ -48,7 +47,6 @@ export function taskStore(
   prefix: string,
   jobKey: (task: TaskRef) => string,
   relock: (queue: string, id: string, token: string) => Promise<boolean>,
-  replies: Replies,
 ): TaskStore {
   const journal = (id: string): string => `${prefix}::journal:${id}`
   const journals = `${prefix}::journals`

@@ -110,7 +110,7 @@ export class Admission {
   askNow(needs: Needs): Refusal | null {
     const refusal = this.#queues(needs) ?? this.#room(needs)
     if (refusal !== null) return refusal
-    for (const [agent, { tasks }] of needs) this.#coming.set(agent, (this.#coming.get(agent) ?? 0) + tasks)
+    this.expect(needs)
     this.#flying += bytesOf(needs)
     this.#unseen += bytesOf(needs)
     return null

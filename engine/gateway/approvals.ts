@@ -2,11 +2,11 @@
  * Questions of tasks to people. A question is written to the broker before it is told, and again when it is decided, so that a gateway
  * that starts finds them all. While one is pending its task is parked, as by a child. A question ends with its task.
  */
-import { createHash } from 'node:crypto'
 import type { ApprovalRequest, ApprovalView } from '../../spec/protocol.ts'
 import type { Broker } from '../broker/port.ts'
 import type { EventSink } from './events.ts'
 import { HttpError } from './http.ts'
+import { idOf, ownerOf } from './ids.ts'
 import { refuse } from './submission.ts'
 import type { Task } from './work.ts'
 
@@ -30,16 +30,12 @@ export interface ApprovalsOptions {
 }
 
 interface Kept {
-  readonly task: string
   readonly bytes: number
   readonly watchers: Set<() => void>
   view: ApprovalView
   /** On its way to the broker. */
   deciding: boolean
 }
-
-export const approvalId = (task: string, key: string): string => `${task}.${createHash('sha256').update(key).digest('hex').slice(0, 16)}`
-const taskOf = (id: string): string => id.slice(0, Math.max(0, id.lastIndexOf('.')))
 
 export class Approvals {
   readonly #options: ApprovalsOptions
@@ -61,7 +57,7 @@ export class Approvals {
     this.#bytes = 0
     const orphans: string[] = []
     for (const [id, text] of await broker.readApprovals()) {
-      const asker = task(taskOf(id))
+      const asker = task(ownerOf(id))
       const view = asker === undefined ? null : parse(text)
       if (asker === undefined || view === null) {
         orphans.push(id)
@@ -75,8 +71,7 @@ export class Approvals {
 
   /** Pending first, then those that are decided while their task goes on; oldest first. */
   list(): readonly ApprovalView[] {
-    const views = [...this.#kept.values()].map((it) => it.view)
-    return views.sort((a, b) => Number(a.status !== 'pending') - Number(b.status !== 'pending') || (a.created_at < b.created_at ? -1 : 1))
+    return [...this.#kept.values()].map((it) => it.view).sort(pendingFirst)
   }
 
   get(id: string): ApprovalView | null {
@@ -89,7 +84,7 @@ export class Approvals {
 
   /** The same key is the same question, whichever execution asks. */
   async ask(task: Task, { key, message, data = null }: Omit<ApprovalRequest, 'lease'>): Promise<ApprovalView> {
-    const id = approvalId(task.id, key)
+    const id = idOf(task.id, key)
     const known = this.#kept.get(id) ?? this.#asking.get(id)
     if (known !== undefined) return (await known).view
     const created_at = new Date().toISOString()
@@ -119,7 +114,7 @@ export class Approvals {
   #refuseMore(task: Task, bytes: number): void {
     const all = [...(this.#byTask.get(task.id) ?? [])]
     // Those on their way count: a flood of requests at once must not pass together.
-    const asking = [...this.#asking.keys()].filter((id) => taskOf(id) === task.id).length
+    const asking = [...this.#asking.keys()].filter((id) => ownerOf(id) === task.id).length
     if (all.filter((it) => it.view.status === 'pending').length + asking >= MAX_PENDING)
       throw new HttpError(429, 'too_many_approvals', `a task has at most ${MAX_PENDING} pending approvals`, 'Wait until some are decided.')
     if (all.length + asking >= MAX_OF_TASK)
@@ -170,7 +165,7 @@ export class Approvals {
     } finally {
       kept.deciding = false
     }
-    const task = this.#options.task(kept.task)
+    const task = this.#options.task(view.task)
     if (task === undefined || this.#kept.get(id) !== kept) {
       await this.#options.broker.dropApprovals([id])
       throw refuse(409, 'AG6012', `the task of the approval "${id}" has ended`)
@@ -220,7 +215,7 @@ export class Approvals {
   }
 
   #keep(view: ApprovalView, bytes: number): Kept {
-    const kept: Kept = { task: view.task, bytes, view, watchers: new Set(), deciding: false }
+    const kept: Kept = { bytes, view, watchers: new Set(), deciding: false }
     this.#kept.set(view.id, kept)
     const all = this.#byTask.get(view.task)
     if (all === undefined) this.#byTask.set(view.task, new Set([kept]))
@@ -229,6 +224,9 @@ export class Approvals {
     return kept
   }
 }
+
+export const pendingFirst = (a: ApprovalView, b: ApprovalView): number =>
+  Number(a.status !== 'pending') - Number(b.status !== 'pending') || (a.created_at < b.created_at ? -1 : 1)
 
 const wake = (kept: Kept): void => {
   for (const watcher of [...kept.watchers]) watcher()

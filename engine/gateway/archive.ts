@@ -12,7 +12,7 @@ import { createGunzip, createGzip } from 'node:zlib'
 import type { WorkStatus } from '../../spec/protocol.ts'
 import type { TaskState } from '../broker/port.ts'
 import { childField } from './run-record.ts'
-import { RUN_ID } from './ulid.ts'
+import { RUN_ID } from '../ulid.ts'
 
 export const ARCHIVE_FOLDER = 'archive'
 /** Characters that go to the compressor at once. */
@@ -93,8 +93,6 @@ export class Archive {
   #bytes = 0
   #lines = 0
   #indexing: Promise<void> = Promise.resolve()
-  /** The file of this run was removed. */
-  onRemoved: (run: string) => void = () => {}
 
   private constructor(folder: string, limits: ArchiveLimits, log: (message: string) => void) {
     this.#folder = folder
@@ -262,7 +260,6 @@ export class Archive {
       this.#entries.delete(run)
       this.#bytes -= blocks(entry.size)
       await rm(this.#path(run), { force: true })
-      this.onRemoved(run)
     }
   }
 }

@@ -4,7 +4,7 @@ import type { WorkStatus } from '../../spec/protocol.ts'
 import type { Broker, TaskRef } from '../broker/port.ts'
 import type { Archive, ArchivedTask } from './archive.ts'
 import type { Retention } from './retention.ts'
-import { type Definition, tasksOf } from './run-record.ts'
+import { CLOSED_FROM_ARCHIVE, type Definition, LOST_FIELD, tasksOf } from './run-record.ts'
 import type { Witness } from './witness.ts'
 
 /** At most 64 × (64 KiB of input + 64 KiB of result) in memory. */
@@ -99,6 +99,11 @@ export class Archiver {
       const record = await broker.readRun(run)
       const text = record?.get('def')
       if (record === null || text === undefined) return
+      // Its end was the archive's, which has dropped it since; what the broker has is older than that end.
+      if (record.get(LOST_FIELD) === CLOSED_FROM_ARCHIVE) {
+        await retention.forget(run)
+        return witness.archived(run)
+      }
       const { name, pipeline } = JSON.parse(text) as Definition
       entry = await archive.write({
         run,

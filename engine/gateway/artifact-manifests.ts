@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ArtifactView } from '../../spec/protocol.ts'
-import { RUN_ID } from './ulid.ts'
+import { RUN_ID } from '../ulid.ts'
 
 interface Manifest {
   readonly run: string

@@ -10,6 +10,7 @@ import type { Broker, TaskRef } from '../broker/port.ts'
 import { Manifests } from './artifact-manifests.ts'
 import { ArtifactStore, type Blob, DiskShort } from './artifact-store.ts'
 import type { HttpError } from './http.ts'
+import { ownerOf } from './ids.ts'
 import { refuse } from './submission.ts'
 import type { Lease, Task } from './work.ts'
 
@@ -251,7 +252,7 @@ export class Artifacts {
     if (open === undefined || !open.sizes.has(digest)) return false
     for (const { epoch, view } of open.entries.values()) {
       if (view.digest !== digest) continue
-      if (view.task === task || (isChild(view.task, task) && open.completed.get(view.task) === epoch)) return true
+      if (view.task === task || (ownerOf(view.task) === task && open.completed.get(view.task) === epoch)) return true
     }
     return false
   }
@@ -323,8 +324,6 @@ export class Artifacts {
 
 const visible = ({ entries, completed }: OfRun): readonly ArtifactView[] =>
   [...entries.values()].filter(({ epoch, view }) => completed.get(view.task) === epoch).map(({ view }) => view)
-
-const isChild = (id: string, parent: string): boolean => id.startsWith(`${parent}.`) && id.lastIndexOf('.') === parent.length
 
 /** "text/*" takes text/plain. */
 const fits = (type: string, pattern: string): boolean => {

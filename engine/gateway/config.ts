@@ -111,11 +111,10 @@ export async function readSecrets(directory: string, broker: BrokerSettings, sig
       await sleep(SECRET_RETRY_MS, undefined, { signal })
     }
   }
-  const wanted = [
-    TRUSTED_SECRETS.projectKey,
-    ...(broker.url === null || broker.password !== null ? [TRUSTED_SECRETS.brokerPassword] : []),
-    ...(broker.ca === null ? [] : [TRUSTED_SECRETS.brokerCa]),
-  ]
-  const [key = '', password = ''] = await Promise.all(wanted.map(one))
+  const [key, password] = await Promise.all([
+    one(TRUSTED_SECRETS.projectKey),
+    broker.url === null || broker.password !== null ? one(TRUSTED_SECRETS.brokerPassword) : '',
+    broker.ca === null ? null : one(TRUSTED_SECRETS.brokerCa),
+  ])
   return { key, password }
 }

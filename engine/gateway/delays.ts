@@ -7,6 +7,8 @@ export class Delays {
   readonly #due = new Map<string, number>()
   readonly #start: (run: string) => void
   #timer: NodeJS.Timeout | null = null
+  /** When the timer rings; nothing may be due then. */
+  #next = Number.POSITIVE_INFINITY
 
   constructor(start: (run: string) => void) {
     this.#start = start
@@ -19,7 +21,7 @@ export class Delays {
 
   add(run: string, due: number): void {
     this.#due.set(run, due)
-    this.#arm()
+    if (due < this.#next) this.#arm(due)
   }
 
   delete(run: string): void {
@@ -28,16 +30,15 @@ export class Delays {
 
   clear(): void {
     this.#due.clear()
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timer = null
+    this.#arm(Number.POSITIVE_INFINITY)
   }
 
-  #arm(): void {
+  #arm(next: number): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
-    if (this.#due.size === 0) return
-    const earliest = Math.min(...this.#due.values())
-    this.#timer = setTimeout(() => this.#ring(), Math.min(MAX_TIMER_MS, Math.max(0, earliest - Date.now())))
+    this.#next = next
+    if (next < Number.POSITIVE_INFINITY)
+      this.#timer = setTimeout(() => this.#ring(), Math.min(MAX_TIMER_MS, Math.max(0, next - Date.now())))
   }
 
   #ring(): void {
@@ -47,6 +48,8 @@ export class Delays {
       this.#due.delete(run)
       this.#start(run)
     }
-    this.#arm()
+    let next = Number.POSITIVE_INFINITY
+    for (const due of this.#due.values()) next = Math.min(next, due)
+    this.#arm(next)
   }
 }

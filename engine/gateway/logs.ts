@@ -29,10 +29,9 @@ export class Logs {
     this.#events = events
   }
 
-  /** How many of the lines were taken. */
-  add(lease: Lease, lines: readonly LogLine[], now: number = Date.now()): number {
+  add(lease: Lease, lines: readonly LogLine[]): void {
+    const now = Date.now()
     const bucket = this.#bucket(lease.replica, now)
-    let taken = 0
     for (const { stream, text } of lines) {
       const cost = Buffer.byteLength(text) + LINE_BYTES
       if (cost > bucket.left) {
@@ -40,25 +39,21 @@ export class Logs {
         continue
       }
       bucket.left -= cost
-      taken += 1
       noteLog(lease, text)
       this.#events.add(lease.task, 'log', text, undefined, { stream })
     }
     this.#say(lease, bucket, now)
-    return taken
   }
 
-  /** false: it was not told. */
-  progress(lease: Lease, message?: string, percent?: number, data?: Json, now: number = Date.now()): boolean {
+  progress(lease: Lease, message?: string, percent?: number, data?: Json): void {
+    const now = Date.now()
     const bucket = this.#bucket(lease.replica, now)
     const cost = Buffer.byteLength(message ?? '') + (data === undefined ? 0 : Buffer.byteLength(JSON.stringify(data))) + LINE_BYTES
-    const isTold = cost <= bucket.left
-    if (isTold) {
+    if (cost <= bucket.left) {
       bucket.left -= cost
       this.#events.add(lease.task, 'progress', message, percent, data)
     } else bucket.untold += 1
     this.#say(lease, bucket, now)
-    return isTold
   }
 
   #say(lease: Lease, bucket: Bucket, now: number): void {

@@ -69,24 +69,18 @@ type Gone = Witnessed & Partial<Pick<EndedRun, 'status' | 'ended'>>
 
 /** Open runs whose record is gone; ended ones that are not in the archive and whose record is gone or open again. */
 async function missing(broker: Broker, witness: Witness): Promise<readonly Gone[]> {
-  const open: readonly Gone[] = [...witness.open.values()]
-  const ended: readonly Gone[] = [...witness.ended.values()]
+  const runs: readonly Gone[] = [...witness.open.values(), ...witness.ended.values()]
   const gone: Gone[] = []
-  for (const [runs, wasEnded] of [
-    [open, false],
-    [ended, true],
-  ] as const) {
-    for (let at = 0; at < runs.length; at += CHUNK) {
-      const part = runs.slice(at, at + CHUNK)
-      const fields = await broker.readRunFields(
-        part.map(({ run }) => run),
-        ['def', 'status'],
-      )
-      part.forEach((run, index) => {
-        const [definition, status] = fields[index] ?? []
-        if (typeof definition !== 'string' || (wasEnded && status === 'running')) gone.push(run)
-      })
-    }
+  for (let at = 0; at < runs.length; at += CHUNK) {
+    const part = runs.slice(at, at + CHUNK)
+    const fields = await broker.readRunFields(
+      part.map(({ run }) => run),
+      ['def', 'status'],
+    )
+    part.forEach((run, index) => {
+      const [definition, status] = fields[index] ?? []
+      if (typeof definition !== 'string' || (run.ended !== undefined && status === 'running')) gone.push(run)
+    })
   }
   return gone
 }

@@ -75,7 +75,7 @@ export class Retention {
     try {
       for (let left = extra; this.#ended.size > 0 && (this.#isOver || left > 0); left--) {
         const oldest = this.#ended.values().next().value as Retained
-        await this.#forget(oldest.run)
+        await this.forget(oldest.run)
         this.#ended.delete(oldest.run)
         this.#tasks -= oldest.tasks
         this.#bytes -= oldest.bytes
@@ -85,7 +85,8 @@ export class Retention {
     }
   }
 
-  async #forget(run: string): Promise<void> {
+  /** With its tasks, in the broker. */
+  async forget(run: string): Promise<void> {
     const { broker } = this.#options
     const record = await broker.readRun(run)
     if (record !== null) await broker.forget(tasksOf(run, record))

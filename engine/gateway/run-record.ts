@@ -10,7 +10,10 @@ import type { RunTimeouts } from './work.ts'
 
 /** The job of a run of plain tasks. */
 export const PLAIN_JOB = 'task'
+/** The error of a run whose data the broker has lost, or: */
 export const LOST_FIELD = 'lost'
+/** The broker came back with less, and the archive knows how the run had ended. */
+export const CLOSED_FROM_ARCHIVE = 'archived'
 const JOB = 'job:'
 const CHILD = 'child:'
 export const taskId = (run: string, job: string, item: number): string => `${run}.${job}.${item}`

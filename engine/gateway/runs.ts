@@ -13,11 +13,11 @@ import { readDelayed, readJobs, readRun } from './recovery.ts'
 import { makeRun, type Run } from './run.ts'
 import type { RunChildren } from './run-children.ts'
 import { insist, type RunKit } from './run-kit.ts'
-import { jobField, LOST_FIELD, PLAIN_JOB } from './run-record.ts'
+import { CLOSED_FROM_ARCHIVE, jobField, LOST_FIELD, PLAIN_JOB } from './run-record.ts'
 import { RunSteps } from './run-steps.ts'
 import { addTasks } from './run-tasks.ts'
 import { refuse, type Submission, submission } from './submission.ts'
-import { newRunId, RUN_ID } from './ulid.ts'
+import { newRunId, RUN_ID } from '../ulid.ts'
 import type { Task } from './work.ts'
 
 /** The start of a delayed run failed: once more after this. */
@@ -59,10 +59,6 @@ export class Runs {
   }
   get openCount(): number {
     return this.#open.size
-  }
-  /** When a run that is to start later will; null: it has, or there is none. */
-  startsAt(run: string): number | null {
-    return this.#delays.due(run)
   }
   /** Has anything happened since this was asked last? */
   takeTouched(): boolean {
@@ -312,7 +308,7 @@ export class Runs {
           broker.closeRun(id, [
             ['status', known.status],
             ['ended', String(known.ended)],
-            [LOST_FIELD, 'archived'],
+            [LOST_FIELD, CLOSED_FROM_ARCHIVE],
           ]),
         )
       else if (status !== undefined && status !== 'running') await broker.closeRun(id, [['status', status]])

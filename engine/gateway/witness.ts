@@ -56,7 +56,7 @@ export class Witness {
   #size = 0
   /** Bytes of what was still of use when it was last written anew: with many open runs that is much, and must not be written each time. */
   #least = 0
-  #pending: { readonly text: string; readonly done: (error?: unknown) => void }[] = []
+  #pending: { readonly text: string; readonly done: () => void }[] = []
   #writing: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
   /** Submitted, and not ended. */
@@ -173,7 +173,7 @@ export class Witness {
     this.#take(line)
     if (this.#path === null) return
     const done = Promise.withResolvers<void>()
-    this.#pending.push({ text: `${JSON.stringify(line)}\n`, done: () => done.resolve() })
+    this.#pending.push({ text: `${JSON.stringify(line)}\n`, done: done.resolve })
     this.#writing ??= this.#flush().finally(() => {
       this.#writing = null
     })

@@ -5,8 +5,9 @@ import { basename, resolve } from 'node:path'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactView } from '../../../spec/protocol.ts'
+import { CODES } from '../../../spec/codes.ts'
 import { AgentctlError, EXIT } from '../../errors.ts'
-import { runOf, wordOf } from '../actions.ts'
+import { checkFlags, runOf, wordOf } from '../actions.ts'
 import { usage } from '../failure.ts'
 import type { Session } from '../session.ts'
 import { flag, type Run, value } from '../verb.ts'
@@ -19,8 +20,9 @@ const WORDS = {
 
 export const artifacts: Run = async (session, call) => {
   const { word, args } = wordOf('artifacts', call.args, WORDS)
+  checkFlags('artifacts', word, call, { q: ['ls'], output: ['get'] })
   const output = value(call, 'output')
-  if (word === 'ls' && output !== null) throw usage('-o is for artifacts get, not for artifacts ls')
+  if (output === '-' && session.out.json) throw usage('-o - writes the bytes to stdout, which --format json has for its document')
   const run = runOf(args[0] ?? '')
   const { control } = await session.control(await session.project())
   const found = await control.artifacts(run)
@@ -35,8 +37,7 @@ export const artifacts: Run = async (session, call) => {
   const artifact = choose(run, args[0] ?? '', args[1] ?? '', found)
   const bytes = await control.artifact(artifact.digest, { signal: session.signal })
   if (output === '-') {
-    if (session.out.json) throw usage('-o - writes the bytes to stdout, which --format json has for its document')
-    await pipeline(bytes, checked(artifact), session.io.stdout, { end: false })
+    await pipeline(received(bytes, artifact), checked(artifact), session.io.stdout, { end: false })
     return EXIT.done
   }
   const target = resolve(session.io.cwd, output ?? basename(artifact.name))
@@ -61,10 +62,10 @@ function choose(run: string, place: string, name: string, all: readonly Artifact
 }
 
 /** Whole or not at all: it is written beside its place, and moved there once its hash is right. */
-async function save(bytes: NodeJS.ReadableStream, artifact: ArtifactView, target: string, session: Session): Promise<void> {
+async function save(bytes: AsyncIterable<Buffer>, artifact: ArtifactView, target: string, session: Session): Promise<void> {
   const part = `${target}.part-${process.pid}`
   try {
-    await pipeline(bytes, checked(artifact), createWriteStream(part, { flags: 'wx' }), { signal: session.signal })
+    await pipeline(received(bytes, artifact), checked(artifact), createWriteStream(part, { flags: 'wx' }), { signal: session.signal })
     await rename(part, target)
   } catch (error) {
     await rm(part, { force: true })
@@ -72,6 +73,18 @@ async function save(bytes: NodeJS.ReadableStream, artifact: ArtifactView, target
     throw new AgentctlError('AG7001', `${target} cannot be written: ${error.message}`, {
       hint: 'Name another file with -o.',
       exit: EXIT.usage,
+    })
+  }
+}
+
+/** What breaks off on the way is not the file's fault, nor ours. */
+async function* received(bytes: AsyncIterable<Buffer>, { digest }: ArtifactView): AsyncGenerator<Buffer> {
+  try {
+    yield* bytes
+  } catch (cause) {
+    throw new AgentctlError('AG5001', `the gateway broke off in the middle of the artifact ${digest}`, {
+      hint: `Get it again. ${CODES.AG5001.fix}`,
+      cause,
     })
   }
 }

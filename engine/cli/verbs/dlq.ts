@@ -1,8 +1,8 @@
 import type { DeadLetterSummary, Json } from '../../../spec/protocol.ts'
 import type { ControlClient, DeadLetterFilter } from '../../client/client.ts'
 import { EXIT } from '../../errors.ts'
-import { wordOf } from '../actions.ts'
-import { parseCount, parseJson } from '../arguments.ts'
+import { checkFlags, limitOf, wordOf } from '../actions.ts'
+import { parseJson } from '../arguments.ts'
 import { editJson } from '../edit.ts'
 import { usage } from '../failure.ts'
 import { exitOf, stay } from '../follow.ts'
@@ -13,16 +13,13 @@ import { renderTask } from '../views/work.ts'
 
 const ONE = { min: 1, max: 1, what: 'the id of a dead letter', hint: '`agentctl dlq ls` lists them.' } as const
 const WORDS = { ls: { min: 0, max: 0, what: '' }, show: ONE, retry: ONE, drop: { ...ONE, min: 0, max: 1_000 } } as const
-const FLAGS = { ls: ['limit', 'q'], retry: ['edit', 'input', 'detach'], drop: ['all'] } as const
+const RETRY = ['retry'] as const
+const FLAGS = { agent: ['ls', 'drop'], limit: ['ls'], q: ['ls'], edit: RETRY, input: RETRY, detach: RETRY, all: ['drop'] } as const
 const PAGE = 1_000
-const DEFAULT_LIMIT = 100
 
 export const dlq: Run = async (session, call) => {
   const { word, args } = wordOf('dlq', call.args, WORDS)
-  for (const [owner, names] of Object.entries(FLAGS))
-    for (const name of names)
-      if (owner !== word && call.options[name] !== undefined)
-        throw usage(`${name === 'q' ? '-q' : `--${name}`} is for dlq ${owner}, not for dlq ${word}`)
+  checkFlags('dlq', word, call, FLAGS)
   const [task = ''] = args
   switch (word) {
     case 'ls':
@@ -61,8 +58,7 @@ async function* pages(control: ControlClient, filter: DeadLetterFilter, limit: n
 }
 
 async function list(session: Session, call: Call): Promise<number> {
-  const given = value(call, 'limit')
-  const limit = given === null ? DEFAULT_LIMIT : parseCount('--limit', given)
+  const limit = limitOf(call)
   const { control } = await open(session)
   const tasks: DeadLetterSummary[] = []
   for await (const page of pages(control, agentOf(call), limit)) tasks.push(...page)
@@ -98,6 +94,7 @@ async function retry(session: Session, call: Call, task: string): Promise<number
 async function drop(session: Session, call: Call, tasks: readonly string[]): Promise<number> {
   const all = flag(call, 'all')
   if (all === tasks.length > 0) throw usage('dlq drop expects ids of dead letters, or --all', '`agentctl dlq ls` lists them.')
+  if (!all && value(call, 'agent') !== null) throw usage('dlq drop takes --agent with --all, not with ids')
   const { control } = await open(session)
   const dropped: string[] = []
   const one = async (id: string): Promise<void> => {

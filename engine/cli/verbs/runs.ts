@@ -1,8 +1,7 @@
 import { TERMINAL, type WorkStatus } from '../../../spec/protocol.ts'
 import type { ControlClient, RunFilter, RunPage } from '../../client/client.ts'
 import { EXIT } from '../../errors.ts'
-import { runOf, wordOf } from '../actions.ts'
-import { parseCount } from '../arguments.ts'
+import { checkFlags, limitOf, runOf, wordOf } from '../actions.ts'
 import { usage } from '../failure.ts'
 import { exitOf, follow, stay } from '../follow.ts'
 import type { Session } from '../session.ts'
@@ -12,16 +11,15 @@ import { renderEvent, renderRun, renderRuns } from '../views/work.ts'
 
 const ONE = { min: 1, max: 1, what: 'the id of a run', hint: '`agentctl runs ls` lists them.' } as const
 const WORDS = { ls: { min: 0, max: 0, what: '' }, show: ONE, wait: ONE, cancel: ONE, logs: ONE, retry: ONE } as const
-/** Flags that only some words take. */
-const FLAGS = { ls: ['status', 'agent', 'limit', 'before', 'q'], logs: ['follow'], retry: ['all', 'detach'] } as const
+const LS = ['ls'] as const
+const FLAGS = { status: LS, agent: LS, limit: LS, before: LS, q: LS, follow: ['logs'], all: ['retry'], detach: ['retry'] } as const
 const STATUSES: readonly string[] = ['queued', 'running', ...TERMINAL]
 const PAGE = 1_000
-const DEFAULT_LIMIT = 100
 
 export const runs: Run = async (session, call) => {
   const { word, args } = wordOf('runs', call.args, WORDS)
-  refuseOthers(call, word)
-  const filter = word === 'ls' ? filterOf(call) : {}
+  checkFlags('runs', word, call, FLAGS)
+  const filter = filterOf(call)
   const project = await session.project()
   const { control } = await session.control(project)
   const run = runOf(args[0] ?? '')
@@ -55,31 +53,24 @@ export const runs: Run = async (session, call) => {
   }
 }
 
-function refuseOthers({ options }: Call, word: keyof typeof WORDS): void {
-  for (const [owner, names] of Object.entries(FLAGS))
-    for (const name of names)
-      if (owner !== word && options[name] !== undefined)
-        throw usage(`${name === 'q' ? '-q' : `--${name}`} is for runs ${owner}, not for runs ${word}`)
-}
+type Filter = RunFilter & { readonly limit: number }
 
-function filterOf(call: Call): RunFilter & { readonly limit: number } {
+function filterOf(call: Call): Filter {
   const given = (name: string): string | undefined => value(call, name) ?? undefined
-  const [status, agent, before, limit] = [given('status'), given('agent'), given('before'), given('limit')]
+  const [status, agent, before] = [given('status'), given('agent'), given('before')]
   if (status !== undefined && !STATUSES.includes(status)) throw usage(`--status expects one of ${STATUSES.join(', ')}, got "${status}"`)
-  const count = limit === undefined ? DEFAULT_LIMIT : parseCount('--limit', limit)
-  if (count === 0) throw usage('--limit expects at least 1')
   return {
-    limit: count,
+    limit: limitOf(call),
     ...(status === undefined ? {} : { status: status as WorkStatus }),
     ...(agent === undefined ? {} : { agent }),
     ...(before === undefined ? {} : { before: runOf(before) }),
   }
 }
 
-async function list(session: Session, control: ControlClient, filter: RunFilter, short: boolean): Promise<number> {
+async function list(session: Session, control: ControlClient, filter: Filter, short: boolean): Promise<number> {
   const found: RunPage['runs'][number][] = []
   let next: string | null = null
-  for (let left = filter.limit ?? DEFAULT_LIMIT; left > 0; left = (filter.limit ?? DEFAULT_LIMIT) - found.length) {
+  for (let left = filter.limit; left > 0; left = filter.limit - found.length) {
     const page: RunPage = await control.runs({ ...filter, limit: Math.min(left, PAGE), ...(next === null ? {} : { before: next }) })
     found.push(...page.runs)
     next = page.next

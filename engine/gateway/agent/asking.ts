@@ -1,6 +1,7 @@
 /** Questions to a person: asked by the task that holds a lease, and seen by no other agent. */
 import { MAX_WAIT_MS } from '../../../spec/protocol.ts'
 import { HttpError, sendJson, waitMs } from '../http.ts'
+import { ownerOf } from '../ids.ts'
 import { approvalCall } from '../validate.ts'
 import type { Handler } from './call.ts'
 
@@ -17,7 +18,7 @@ export const approval: Handler = async (kit, { response, replica, signal, url, r
   const { approvals, dispatcher } = kit
   const missing = (): HttpError =>
     new HttpError(404, 'not_found', `you have no approval "${id.slice(0, 200)}"`, 'Only those of a task that you hold are yours.')
-  const lease = dispatcher.task(id.slice(0, Math.max(0, id.lastIndexOf('.'))))?.lease
+  const lease = dispatcher.task(ownerOf(id))?.lease
   if (lease?.replica !== replica) throw missing()
   // Who waits for an answer is alive.
   lease.heard = Date.now()

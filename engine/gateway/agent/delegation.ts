@@ -1,9 +1,9 @@
 /** Children: made by the task that holds a lease, and seen by nobody else. */
-import { createHash } from 'node:crypto'
 import { type DelegateRequest, MAX_BODY_BYTES, MAX_CHILDREN, MAX_DEPTH, MAX_PAYLOAD_BYTES, MAX_WAIT_MS } from '../../../spec/protocol.ts'
 import { traceIdOf } from '../../telemetry/traceparent.ts'
 import type { Needs, Refusal } from '../admission.ts'
 import { HttpError, sendJson, waitMs } from '../http.ts'
+import { idOf, ownerOf } from '../ids.ts'
 import type { Replica } from '../replicas.ts'
 import { overRun, type RunChildren } from '../run-children.ts'
 import { childField } from '../run-record.ts'
@@ -53,7 +53,7 @@ async function delegateAll(
   const lease = kit.held(replica, token)
   lease.sign = Date.now()
   for (const it of asked) mayDelegate(kit, replica, lease, it)
-  const ids = asked.map(({ key }) => childId(lease.task.id, key))
+  const ids = asked.map(({ key }) => idOf(lease.task.id, key))
   const wanted: Wanted[] = []
   for (const [index, it] of asked.entries()) {
     const id = ids[index] as string
@@ -62,8 +62,6 @@ async function delegateAll(
   if (wanted.length > 0) await makeChildren(kit, lease, wanted, request.headers['traceparent'])
   return ids
 }
-
-const childId = (parent: string, key: string): string => `${parent}.${createHash('sha256').update(key).digest('hex').slice(0, 16)}`
 
 function mayDelegate(kit: Kit, replica: Replica, lease: Lease, { agent }: Asked): void {
   const own = kit.config.agent(replica.agent)
@@ -190,7 +188,7 @@ export const task: Handler = async (kit, { response, replica, signal, url, rest:
   await kit.whenReady(signal)
   const wait = waitMs(url, MAX_WAIT_MS)
   const { dispatcher, views } = kit
-  const parent = dispatcher.task(id.slice(0, Math.max(0, id.lastIndexOf('.'))))?.lease
+  const parent = dispatcher.task(ownerOf(id))?.lease
   if (parent?.replica !== replica) throw missing(id)
   // Who waits for a child is alive.
   parent.heard = Date.now()
@@ -207,7 +205,7 @@ export const awaitAll: Handler = async (kit, call) => {
   const { lease: token, tasks, wait_ms } = awaitCall(await kit.json(call))
   await kit.whenReady(signal)
   const lease = kit.held(replica, token)
-  for (const id of tasks) if (id.lastIndexOf('.') !== lease.task.id.length || !id.startsWith(`${lease.task.id}.`)) throw missing(id)
+  for (const id of tasks) if (ownerOf(id) !== lease.task.id) throw missing(id)
   const until = Date.now() + wait_ms
   for (const id of tasks) await kit.dispatcher.whenEnded(id, until - Date.now(), signal)
   if (signal.aborted) return

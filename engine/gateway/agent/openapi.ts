@@ -1,7 +1,8 @@
 /** The OpenAPI document of the agent protocol, made from the table of its routes. */
 import { PROTOCOL_VERSION } from '../../../spec/protocol.ts'
+import { ref } from '../control/schema.ts'
 import { ROUTES, type Route } from './routes.ts'
-import { ref, SCHEMAS } from './schemas.ts'
+import { SCHEMAS } from './schemas.ts'
 
 const REASONS: Readonly<Record<number, string>> = {
   400: 'bad_request: what was sent is wrong.',
@@ -17,7 +18,7 @@ const REASONS: Readonly<Record<number, string>> = {
   503: 'unavailable: the broker is away. AG6009: there is no room. Send it again.',
 }
 
-const QUERY = {
+const PARAMETERS = {
   lease: { name: 'lease', in: 'query', required: true, description: 'Of the execution.', schema: { type: 'string' } },
   wait_ms: {
     name: 'wait_ms',
@@ -26,6 +27,13 @@ const QUERY = {
     description: 'How long the gateway may hold the request; at most 30,000.',
     schema: { type: 'integer', minimum: 0 },
   },
+  traceparent: {
+    name: 'traceparent',
+    in: 'header',
+    required: false,
+    description: 'A span of yours for the children to stand under.',
+    schema: { type: 'string' },
+  },
 } as const
 
 const content = (schema: string): unknown => {
@@ -33,7 +41,7 @@ const content = (schema: string): unknown => {
   return { 'application/json': { schema: schema === 'any' ? {} : ref(schema) } }
 }
 
-const operation = ({ method, path, summary, name, query = [], body, answer, errors = [] }: Route): unknown => ({
+const operation = ({ method, path, summary, name, parameters = [], body, answer, errors = [] }: Route): unknown => ({
   operationId: `${method.toLowerCase()} ${path}`
     .replaceAll(/[^a-z]+(\w)/gi, (_, letter: string) => letter.toUpperCase())
     .replaceAll(/\W/g, ''),
@@ -42,18 +50,7 @@ const operation = ({ method, path, summary, name, query = [], body, answer, erro
     ...(name === undefined
       ? []
       : [{ name: /\{(\w+)\}/.exec(path)?.[1], in: 'path', required: true, description: name, schema: { type: 'string' } }]),
-    ...query.map((it) => QUERY[it]),
-    ...(path === '/v1/delegate'
-      ? [
-          {
-            name: 'traceparent',
-            in: 'header',
-            required: false,
-            description: 'A span of yours for the children to stand under.',
-            schema: { type: 'string' },
-          },
-        ]
-      : []),
+    ...parameters.map((it) => PARAMETERS[it]),
   ],
   ...(body === undefined ? {} : { requestBody: { required: true, content: content(body) } }),
   responses: {

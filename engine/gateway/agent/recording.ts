@@ -1,11 +1,10 @@
 /** Steps that an execution records for the ones after it. */
-import { MAX_BODY_BYTES } from '../../../spec/protocol.ts'
-import { readJson, sendJson } from '../http.ts'
+import { sendJson } from '../http.ts'
 import { journalCall } from '../validate.ts'
 import { type Handler, leaseParam, lost } from './call.ts'
 
 export const record: Handler = async (kit, call) => {
-  const { lease: token, entries } = journalCall(await readJson(call.request, MAX_BODY_BYTES, kit.reserve(call)))
+  const { lease: token, entries } = journalCall(await kit.json(call))
   await kit.whenReady(call.signal)
   const lease = kit.held(call.replica, token)
   if (entries.length > 0 && !(await kit.journals.write(lease, entries, (id) => kit.dispatcher.task(id) !== undefined))) throw lost()

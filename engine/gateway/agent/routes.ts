@@ -16,8 +16,8 @@ export interface Route {
   readonly handle: Handler
   readonly summary: string
   readonly name?: string
-  /** Query parameters. */
-  readonly query?: readonly ('lease' | 'wait_ms')[]
+  /** Of the query; traceparent: a header. */
+  readonly parameters?: readonly ('lease' | 'wait_ms' | 'traceparent')[]
   /** Name of the body's schema; bytes: a stream; any: JSON of another standard. */
   readonly body?: string
   readonly answer: string
@@ -80,6 +80,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/delegate',
     handle: delegate,
     summary: 'Make a child task, or with `tasks` many at once: all or none.',
+    parameters: ['traceparent'],
     body: 'DelegateOneOrMany',
     answer: 'DelegateOneOrManyReply',
     errors: [409, 413],
@@ -99,7 +100,7 @@ export const ROUTES: readonly Route[] = [
     handle: task,
     summary: 'A child, as soon as it has ended or the time is over.',
     name: 'Id of a child of a task that you hold.',
-    query: ['wait_ms'],
+    parameters: ['wait_ms'],
     answer: 'Task',
     errors: [404],
   },
@@ -118,7 +119,7 @@ export const ROUTES: readonly Route[] = [
     handle: approval,
     summary: 'A question, as soon as it is decided or the time is over.',
     name: 'Id of a question of a task that you hold.',
-    query: ['wait_ms'],
+    parameters: ['wait_ms'],
     answer: 'Approval',
     errors: [404],
   },
@@ -128,7 +129,7 @@ export const ROUTES: readonly Route[] = [
     handle: store,
     summary: 'Store an artifact. It becomes visible with the completion of this execution.',
     name: 'PUT: its name. GET: its digest, sha256:HEX.',
-    query: ['lease'],
+    parameters: ['lease'],
     body: 'bytes',
     answer: 'Artifact',
     errors: [408, 409, 413, 415],
@@ -139,7 +140,7 @@ export const ROUTES: readonly Route[] = [
     handle: fetchArtifact,
     summary: 'The bytes of an artifact: your own, a child’s, or one named in your input. Takes a Range.',
     name: 'PUT: its name. GET: its digest, sha256:HEX.',
-    query: ['lease'],
+    parameters: ['lease'],
     answer: 'bytes',
     errors: [404, 409, 416],
   },
@@ -157,7 +158,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/journal',
     handle: recorded,
     summary: 'What executions of the task recorded.',
-    query: ['lease'],
+    parameters: ['lease'],
     answer: 'Journal',
     errors: [409],
   },

@@ -1,4 +1,7 @@
-/** The shapes of the agent protocol (spec/protocol.ts) as JSON Schema 2020-12, for its OpenAPI document. */
+/**
+ * The shapes of the agent protocol (spec/protocol.ts) as JSON Schema 2020-12, for its OpenAPI document. Unknown fields are tolerated, both
+ * ways: agents and gateways may be of different versions.
+ */
 import {
   JOURNAL_ENTRIES,
   LOG_BYTES_PER_S,
@@ -7,9 +10,8 @@ import {
   MAX_PROGRESS_BYTES,
   MAX_WAIT_MS,
 } from '../../../spec/protocol.ts'
-import type { Schema } from '../control/schema.ts'
+import { object, orNull, ref, type Schema } from '../control/schema.ts'
 
-export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
 const text = (description: string, max?: number): Schema => ({
   type: 'string',
   description,
@@ -22,14 +24,6 @@ const list = (items: Schema, description: string, maxItems?: number): Schema => 
   items,
   description,
   ...(maxItems === undefined ? {} : { maxItems }),
-})
-const orNull = (schema: Schema): Schema => ({ ...schema, type: [schema.type ?? 'object', 'null'].flat() })
-/** Unknown fields are tolerated, both ways: agents and gateways may be of different versions. */
-const object = (properties: { readonly [name: string]: Schema }, optional: readonly string[] = [], description?: string): Schema => ({
-  type: 'object',
-  ...(description === undefined ? {} : { description }),
-  required: Object.keys(properties).filter((name) => !optional.includes(name)),
-  properties,
 })
 
 const lease = text('Secret of one execution, from POST /v1/lease.')

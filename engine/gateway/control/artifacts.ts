@@ -1,5 +1,6 @@
 /** What runs have stored. */
 import { pipeline } from 'node:stream/promises'
+import { DIGEST } from '../artifact-store.ts'
 import { refuse } from '../submission.ts'
 import { type Call, type Kit, noRun, send, wrong } from './call.ts'
 
@@ -14,7 +15,7 @@ export async function ofRun(kit: Kit, call: Call): Promise<void> {
 /** The bytes. Their type is what an agent said, so nobody is to act on it: a browser must not show it as a page of ours. */
 export async function bytes(kit: Kit, call: Call): Promise<void> {
   const digest = call.at['digest'] as string
-  if (!/^sha256:[0-9a-f]{64}$/.test(digest)) throw wrong(`an artifact is named sha256: and 64 hex digits, got "${digest.slice(0, 100)}"`)
+  if (!DIGEST.test(digest)) throw wrong(`an artifact is named sha256: and 64 hex digits, got "${digest.slice(0, 100)}"`)
   await kit.whenReady()
   const opened = await kit.artifacts.open(digest)
   if (opened === null) throw refuse(404, 'AG6010', `there is no artifact ${digest}`, 'See `agentctl artifacts ls RUN`.')

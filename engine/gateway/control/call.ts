@@ -1,5 +1,6 @@
 /** What the routes of the control API share: the request, the parts of the gateway, and the errors that several give. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { MAX_WAIT_MS } from '../../../spec/protocol.ts'
 import type { Broker } from '../../broker/port.ts'
 import type { Approvals } from '../approvals.ts'
 import type { Artifacts } from '../artifacts.ts'
@@ -79,7 +80,6 @@ export interface Route {
 export const answerJson = (description: string, schema: Schema): { readonly [status: string]: Answer } => ({
   '200': { description, content: { 'application/json': schema } },
 })
-export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
 
 export const send = ({ response }: Call, view: unknown): void => sendJson(response, 200, JSON.stringify(view))
 
@@ -88,9 +88,18 @@ export const noTask = (id: string): HttpError => refuse(404, 'AG6001', `there is
 export const wrong = (message: string): HttpError => refuse(400, 'AG6006', message, 'See docs/control-api.md.')
 
 /** A whole number of the query, or `otherwise`. The route's table has checked its form. */
-export const numberOf = ({ url }: Call, name: string, otherwise: number): number => {
+const numberOf = ({ url }: Call, name: string, otherwise: number): number => {
   const text = url.searchParams.get(name)
   return text === null ? otherwise : Number(text)
+}
+const DEFAULT_LIMIT = 100
+export const limitOf = (call: Call): number => numberOf(call, 'limit', DEFAULT_LIMIT)
+export const waitOf = (call: Call): number => Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS)
+export const LIMIT: Parameter = {
+  type: 'integer',
+  minimum: 1,
+  maximum: 1_000,
+  description: `At most so many. Default ${DEFAULT_LIMIT}.`,
 }
 export const WAIT: Parameter = {
   type: 'integer',

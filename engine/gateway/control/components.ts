@@ -1,23 +1,15 @@
 /** The shapes of spec/protocol.ts that the control API speaks, as schemas. Answers may gain fields; what comes in may not. */
 import { MAX_FOREACH } from '../../pipeline.ts'
-import { RUN_ID } from '../ulid.ts'
-import { ref } from './call.ts'
-import type { Schema } from './schema.ts'
+import { RUN_ID } from '../../ulid.ts'
+import { object, orNull, ref, type Schema } from './schema.ts'
 
 const string: Schema = { type: 'string' }
 const count: Schema = { type: 'integer', minimum: 0 }
 const text = (description: string): Schema => ({ type: 'string', description })
-const orNull = (schema: Schema): Schema => ({ ...schema, type: [schema.type ?? 'object', 'null'].flat() })
 const refOrNull = (name: string): Schema => ({ oneOf: [ref(name), { type: 'null' }] })
 const listOf = (items: Schema): Schema => ({ type: 'array', items })
 const time: Schema = { type: 'string', format: 'date-time' }
 const json: Schema = { description: 'Any JSON.' }
-const object = (properties: { readonly [name: string]: Schema }, optional: readonly string[] = [], description?: string): Schema => ({
-  type: 'object',
-  ...(description === undefined ? {} : { description }),
-  required: Object.keys(properties).filter((name) => !optional.includes(name)),
-  properties,
-})
 
 const STATUS = ['queued', 'running', 'completed', 'failed', 'cancelled', 'dead'] as const
 /** A day more than a year: what is asked for beyond is a mistake. */

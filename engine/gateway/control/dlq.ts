@@ -3,12 +3,12 @@ import type { DeadLetter, DeadLetterSummary, Json, RunEvent, SubmitRequest } fro
 import type { FailedCursor, FailedTask } from '../../broker/port.ts'
 import { traceIdOf } from '../../telemetry/traceparent.ts'
 import { parseAttempts } from '../attempts.ts'
+import { runOf } from '../run-record.ts'
 import { refuse } from '../submission.ts'
 import { decodeTask, inputOf, parseFailure } from '../work.ts'
-import { type Call, type Kit, numberOf, send } from './call.ts'
+import { type Call, type Kit, limitOf, send } from './call.ts'
 import { shallow } from './submit.ts'
 
-const DEFAULT_LIMIT = 100
 /** Read at once where most are of other agents. */
 const CHUNK = 500
 
@@ -25,7 +25,7 @@ export async function list(kit: Kit, call: Call): Promise<void> {
 
 export async function pageOf(kit: Kit, call: Call): Promise<LetterPage> {
   await kit.whenReady()
-  const limit = numberOf(call, 'limit', DEFAULT_LIMIT)
+  const limit = limitOf(call)
   const agent = call.url.searchParams.get('agent')
   const found: FailedTask[] = []
   for (let after = cursorOf(call.url.searchParams.get('before')); found.length <= limit; ) {
@@ -51,7 +51,7 @@ export async function show(kit: Kit, call: Call): Promise<void> {
   const letter = await found(kit, call)
   const ref = { queue: letter.queue, id: letter.id }
   await kit.events.flush()
-  const [attempts, lines] = await Promise.all([kit.broker.readAttempts(ref), kit.broker.readEvents(runOf(letter))])
+  const [attempts, lines] = await Promise.all([kit.broker.readAttempts(ref), kit.broker.readEvents(runOf(letter.id))])
   const events = lines.map((line) => JSON.parse(line) as RunEvent).filter((event) => event.task === letter.id)
   const view: DeadLetter = {
     ...summary(letter),
@@ -73,7 +73,7 @@ export async function retry(kit: Kit, call: Call): Promise<void> {
     agent: letter.queue,
     type: task?.type ?? 'task',
     tasks: [input],
-    retry_of: runOf(letter),
+    retry_of: runOf(letter.id),
     ...(typeof body['id'] === 'string' ? { id: body['id'] } : {}),
     ...(task?.priority === undefined ? {} : { priority: task.priority }),
     ...(task?.timeouts === undefined ? {} : { timeouts: task.timeouts }),
@@ -96,14 +96,12 @@ async function found(kit: Kit, call: Call): Promise<FailedTask> {
   return letter
 }
 
-const runOf = ({ id }: FailedTask): string => id.slice(0, id.indexOf('.'))
-
 function summary(letter: FailedTask): DeadLetterSummary {
   const task = decodeTask(letter.id, letter.queue, letter.data)
   const { status, error } = parseFailure(letter.failure)
   return {
     id: letter.id,
-    run: runOf(letter),
+    run: runOf(letter.id),
     agent: letter.queue,
     type: task?.type ?? 'task',
     status: status === 'dead' ? 'dead' : 'failed',

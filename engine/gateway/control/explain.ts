@@ -38,18 +38,21 @@ const question = ({ id, message }: ApprovalView): Reason => ({
 /** A delayed run, or a job of a pipeline whose needs have not completed. */
 async function ofItsRun({ broker }: Kit, id: string): Promise<readonly Reason[]> {
   const run = runOf(id)
-  const record = await broker.readRun(run)
-  const text = record?.get('def')
-  if (record === null || text === undefined) return []
+  const [[text] = []] = await broker.readRunFields([run], ['def'])
+  if (typeof text !== 'string') return []
   const { pipeline, start_at } = JSON.parse(text) as Definition
   if (start_at !== undefined && start_at > Date.now())
     return [{ code: 'run_delayed', message: `its run was submitted to start at ${new Date(start_at).toISOString()}`, ref: run }]
   const job = pipeline.jobs[id.slice(run.length + 1, id.lastIndexOf('.'))]
+  if (job === undefined) return []
+  // Not the whole record: one of 100,000 children has as many fields.
+  const names = [job.id, ...job.needs]
+  const [fields = []] = await broker.readRunFields([run], names.map(jobField))
   const phase = (name: string): string => {
-    const field = record.get(jobField(name))
-    return field === undefined ? 'waiting' : (JSON.parse(field) as JobRecord).phase
+    const field = fields[names.indexOf(name)]
+    return typeof field === 'string' ? (JSON.parse(field) as JobRecord).phase : 'waiting'
   }
-  if (job === undefined || phase(job.id) !== 'waiting') return []
+  if (phase(job.id) !== 'waiting') return []
   return job.needs
     .filter((need) => phase(need) !== 'completed')
     .slice(0, MAX_NAMED)

@@ -1,7 +1,7 @@
 /** The gateway itself: its health, its replicas, and what the controller and the CLI tell it. */
-import { MAX_WAIT_MS, type ReplicaView } from '../../../spec/protocol.ts'
+import type { ReplicaView } from '../../../spec/protocol.ts'
 import { readBody } from '../http.ts'
-import { type Call, type Kit, numberOf, send, wrong } from './call.ts'
+import { type Call, type Kit, send, waitOf, wrong } from './call.ts'
 
 const MAX_TRACES_BYTES = 67_108_864
 
@@ -43,7 +43,7 @@ export async function replicas(kit: Kit, call: Call): Promise<void> {
 
 export async function replicasOf({ dispatcher }: Kit, call: Call): Promise<readonly ReplicaView[]> {
   const { url, signal } = call
-  const wait = Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS)
+  const wait = waitOf(call)
   const known = dispatcher.replicas
   const wanted = (url.searchParams.get('connected') ?? '')
     .split(',')

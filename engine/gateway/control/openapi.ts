@@ -1,6 +1,7 @@
 /** The OpenAPI document of the control API, made from the table of its routes. */
 import { COMPONENTS } from './components.ts'
-import { type Parameter, ref, type Route } from './call.ts'
+import type { Parameter, Route } from './call.ts'
+import { ref } from './schema.ts'
 
 export type OpenApi = { readonly openapi: string; readonly paths: { readonly [path: string]: { readonly [method: string]: unknown } } } & {
   readonly [name: string]: unknown

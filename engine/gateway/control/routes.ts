@@ -1,24 +1,18 @@
 /** Every route of the control API, once: it is served from this table, checked by it, and described from it (OpenAPI). */
 import * as approvals from './approvals.ts'
 import * as artifacts from './artifacts.ts'
-import { answerJson, type Call, type Kit, type Parameter, ref, type Route, send, WAIT } from './call.ts'
+import { answerJson, type Call, type Kit, LIMIT, type Parameter, type Route, send, WAIT } from './call.ts'
 import { COMPONENTS, RUN } from './components.ts'
 import * as dlq from './dlq.ts'
 import * as gateway from './gateway.ts'
 import { openapi } from './openapi.ts'
 import * as runs from './runs.ts'
-import type { Schema } from './schema.ts'
+import { object, ref, type Schema } from './schema.ts'
 import { streamEvents } from './stream.ts'
 import * as tasks from './tasks.ts'
 
-const LIMIT: Parameter = { type: 'integer', minimum: 1, maximum: 1_000, description: 'At most so many. Default 100.' }
 const AGENT: Parameter = { type: 'string', description: 'Only of this agent.' }
 const nothing: Schema = { type: 'object', properties: {}, additionalProperties: false }
-const object = (properties: { readonly [name: string]: Schema }): Schema => ({
-  type: 'object',
-  required: Object.keys(properties),
-  properties,
-})
 const closed = (properties: { readonly [name: string]: Schema }): Schema => ({ type: 'object', properties, additionalProperties: false })
 const NEW_ID: Schema = { ...RUN, description: 'Id of the new run, so that a repeated request makes no second one.' }
 

@@ -1,12 +1,11 @@
 /** Runs: submit, list, inspect, follow, cancel, retry. */
-import { MAX_WAIT_MS, type WorkStatus } from '../../../spec/protocol.ts'
-import { type Call, type Kit, noRun, numberOf, send } from './call.ts'
+import type { WorkStatus } from '../../../spec/protocol.ts'
+import { type Call, type Kit, limitOf, noRun, send, waitOf } from './call.ts'
 import { page, type RunPage } from './listing.ts'
 import { retryRequest } from './retry.ts'
 import { submitRequest } from './submit.ts'
 import { keepWaitingInputs } from './waiting-inputs.ts'
 
-const DEFAULT_LIMIT = 100
 /** From the first of several gateways: when the run named by `before` was made. */
 export const CREATED_HEADER = 'agentctl-created'
 const headerOf = ({ request }: Call, name: string): string | null => [request.headers[name]].flat()[0] ?? null
@@ -26,7 +25,7 @@ export async function pageOf(kit: Kit, call: Call, created: string | null = null
   await kit.whenReady()
   const { searchParams } = call.url
   const filter = {
-    limit: numberOf(call, 'limit', DEFAULT_LIMIT),
+    limit: limitOf(call),
     before: searchParams.get('before'),
     created: created ?? headerOf(call, CREATED_HEADER),
     status: searchParams.get('status') as WorkStatus | null,
@@ -38,7 +37,7 @@ export async function pageOf(kit: Kit, call: Call, created: string | null = null
 export async function show(kit: Kit, call: Call): Promise<void> {
   const id = call.at['run'] as string
   await kit.whenReady()
-  await kit.runs.whenEnded(id, Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS), call.signal)
+  await kit.runs.whenEnded(id, waitOf(call), call.signal)
   const view = await kit.views.run(id)
   if (view === null) throw noRun(id)
   send(call, view)

@@ -23,6 +23,20 @@ export interface Schema {
   readonly oneOf?: readonly Schema[]
 }
 
+export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
+export const orNull = (schema: Schema): Schema => ({ ...schema, type: [schema.type ?? 'object', 'null'].flat() })
+/** All of its properties are required but those that are named optional; others are taken too. */
+export const object = (
+  properties: { readonly [name: string]: Schema },
+  optional: readonly string[] = [],
+  description?: string,
+): Schema => ({
+  type: 'object',
+  ...(description === undefined ? {} : { description }),
+  required: Object.keys(properties).filter((name) => !optional.includes(name)),
+  properties,
+})
+
 /** What is wrong with a value, or null. `where` names the value; the first problem is enough. */
 export function problem(schema: Schema, value: unknown, where: string): string | null {
   if (schema.enum !== undefined && !schema.enum.includes(value as string))

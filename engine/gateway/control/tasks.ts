@@ -1,11 +1,11 @@
-import { MAX_WAIT_MS } from '../../../spec/protocol.ts'
-import { type Call, type Kit, noTask, numberOf, send } from './call.ts'
+/** Tasks: inspect, explain. */
+import { type Call, type Kit, noTask, send, waitOf } from './call.ts'
 import { explanation } from './explain.ts'
 
 export async function show(kit: Kit, call: Call): Promise<void> {
   const id = call.at['task'] as string
   await kit.whenReady()
-  await kit.dispatcher.whenEnded(id, Math.min(numberOf(call, 'wait_ms', 0), MAX_WAIT_MS), call.signal)
+  await kit.dispatcher.whenEnded(id, waitOf(call), call.signal)
   const view = await kit.views.task(id)
   if (view === null) throw noTask(id)
   send(call, view)

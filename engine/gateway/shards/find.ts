@@ -42,7 +42,7 @@ export function finder({ broker, runs, archive, approvals, artifacts, whenReady 
       case 'approval':
         return approvals.get(name) === null ? null : name
       case 'artifact':
-        return /^sha256:[0-9a-f]{64}$/.test(name) ? await artifact(name) : null
+        return await artifact(name)
     }
   }
 }

@@ -5,18 +5,18 @@
 import { createHash } from 'node:crypto'
 import type { ApprovalView, ReplicaView } from '../../../spec/protocol.ts'
 import * as approvals from '../control/approvals.ts'
-import { type Call, type Kit, numberOf, type Route, send } from '../control/call.ts'
+import { type Call, type Kit, limitOf, type Route, send, waitOf } from '../control/call.ts'
 import * as dlq from '../control/dlq.ts'
 import * as gateway from '../control/gateway.ts'
 import type { RunPage } from '../control/listing.ts'
 import * as runs from '../control/runs.ts'
 import { Turns } from '../dedup.ts'
-import { newRunId } from '../ulid.ts'
+import { runOf } from '../run-record.ts'
+import { newRunId } from '../../ulid.ts'
 import type { Find, Kind } from './find.ts'
 import { mergeApprovals, mergeHealth, mergeLetters, mergeReplicas, mergeRuns, type ShardHealth } from './merge.ts'
 import { ANSWER_MS, type Peer } from './peers.ts'
 
-const DEFAULT_LIMIT = 100
 /** A run's gateway is asked for once; 10,000 of these are a megabyte. */
 const MAX_KNOWN = 10_000
 /** The engine's healthcheck gives the whole answer two seconds. */
@@ -44,10 +44,7 @@ export class Front {
     submit: (kit, route, call) => this.#submit(kit, route, call),
     listRuns: (kit, _, call) => this.#listRuns(kit, call),
     listDeadLetters: async (kit, _, call) =>
-      send(
-        call,
-        mergeLetters([await dlq.pageOf(kit, call), ...(await this.#all<dlq.LetterPage>(call))], numberOf(call, 'limit', DEFAULT_LIMIT)),
-      ),
+      send(call, mergeLetters([await dlq.pageOf(kit, call), ...(await this.#all<dlq.LetterPage>(call))], limitOf(call))),
     listApprovals: async (kit, _, call) => {
       const others = await this.#all<{ readonly approvals: readonly ApprovalView[] }>(call)
       send(call, { approvals: mergeApprovals([await approvals.listOf(kit, call), ...others.map((it) => it.approvals)]) })
@@ -91,7 +88,7 @@ export class Front {
   async #ownerFor({ at }: Call): Promise<number> {
     const { run, task, approval, digest } = at
     if (run !== undefined) return await this.#ownerOf(run)
-    if (task !== undefined) return await this.#ownerOf(task.split('.', 1)[0] as string)
+    if (task !== undefined) return await this.#ownerOf(runOf(task))
     if (approval !== undefined) return (await this.#where('approval', approval))?.gateway ?? 0
     if (digest !== undefined) return (await this.#where('artifact', digest))?.gateway ?? 0
     return 0
@@ -150,11 +147,11 @@ export class Front {
     const before = call.url.searchParams.get('before')
     const created = before === null ? null : ((await this.#where('run', before))?.found ?? null)
     const others = await this.#all<RunPage>(call, created === null ? {} : { [runs.CREATED_HEADER]: created })
-    send(call, mergeRuns([await runs.pageOf(kit, call, created), ...others], numberOf(call, 'limit', DEFAULT_LIMIT)))
+    send(call, mergeRuns([await runs.pageOf(kit, call, created), ...others], limitOf(call)))
   }
 
   async #replicas(kit: Kit, call: Call): Promise<void> {
-    const wait = numberOf(call, 'wait_ms', 0)
+    const wait = waitOf(call)
     const path = call.url.pathname + call.url.search
     const others = this.#peers.map((peer) =>
       peer.ask<{ readonly replicas: readonly ReplicaView[] }>({ path, timeout_ms: wait + HEALTH_MS, signal: call.signal }).then(

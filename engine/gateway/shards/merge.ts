@@ -1,5 +1,6 @@
 /** What several gateways say, as one. Pure. */
 import type { ApprovalView, ReplicaView } from '../../../spec/protocol.ts'
+import { pendingFirst } from '../approvals.ts'
 import type { LetterPage } from '../control/dlq.ts'
 import type { Health } from '../control/gateway.ts'
 import { newestFirst, type RunPage } from '../control/listing.ts'
@@ -23,8 +24,7 @@ export function mergeLetters(pages: readonly LetterPage[], limit: number): Lette
 }
 
 /** Pending first, oldest first: as one gateway does. */
-export const mergeApprovals = (lists: readonly (readonly ApprovalView[])[]): readonly ApprovalView[] =>
-  lists.flat().sort((a, b) => Number(a.status !== 'pending') - Number(b.status !== 'pending') || (a.created_at < b.created_at ? -1 : 1))
+export const mergeApprovals = (lists: readonly (readonly ApprovalView[])[]): readonly ApprovalView[] => lists.flat().sort(pendingFirst)
 
 /** null: that gateway does not answer, so no replica is known to be connected to it. */
 export function mergeReplicas(lists: readonly (readonly ReplicaView[] | null)[]): readonly ReplicaView[] {

@@ -1,5 +1,5 @@
 /** A Redis whose log was cut, or whose volume is gone: what is missing is named, what had ended is shown and not run again. */
-import { existsSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
@@ -157,6 +157,21 @@ test('a cut anywhere: every run that was told to anyone is shown, and is as it w
   await gateway.close()
   gateway = await h.start()
   expect(await loss()).toEqual(said)
+})
+
+test('a run that was closed from the archive, and has left that since, is gone: what the broker has of it is not archived as its end', async () => {
+  const size = await logSize()
+  const ended = await complete([1, 2, 3, 4])
+  const after = await logSize()
+  await whileAway(() => cut(Math.round(size + (after - size) * 0.6)), true)
+  await told('truncated')
+  expect((await show(ended)).status).toBe('completed')
+  expect(await h.broker().readRun(ended)).not.toBeNull()
+  await gateway.close()
+  for (const name of ['index.jsonl', `${ended}.json.gz`]) rmSync(join(h.directory, 'state', 'archive', name))
+  gateway = await h.start()
+  await until('the broker has forgotten it', 30_000, async () => (await h.broker().readRun(ended)) === null)
+  expect((await h.control('GET', `/v1/runs/${ended}`)).status).toBe(404)
 })
 
 test('kills of Redis and of the gateway are no loss', async () => {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { newRunId } from '../../../engine/gateway/ulid.ts'
+import { newRunId } from '../../../engine/ulid.ts'
 import { harness, type Harness, until } from './harness.ts'
 
 let h: Harness

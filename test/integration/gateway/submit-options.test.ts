@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Gateway } from '../../../engine/gateway/start.ts'
 import type { Json } from '../../../spec/protocol.ts'
-import { newRunId } from '../../../engine/gateway/ulid.ts'
+import { newRunId } from '../../../engine/ulid.ts'
 import { harness, type Harness, until } from './harness.ts'
 
 let h: Harness

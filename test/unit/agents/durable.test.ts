@@ -272,6 +272,7 @@ test('lines of ctx.log and of commands reach the gateway before the end of their
   gateway.lines.length = 0
   // The scripted gateway has place for one who waits.
   await Promise.all(agents.splice(0).map((agent) => agent.stop()))
+  await eventually(() => !gateway.isAsked, 'the request of the killed agent is closed')
   running('return 0', { handler: 'exec' })
   await result(gateway.task({ command: "printf 'ä\\nno end'; sleep 0.4; echo; echo why >&2" }))
   expect(gateway.lines).toEqual([

@@ -39,6 +39,11 @@ export class ScriptedGateway {
     return (this.#server.address() as AddressInfo).port
   }
 
+  /** An agent's request is held, also when that agent is dead and its socket not closed yet. */
+  get isAsked(): boolean {
+    return this.#waiting !== null
+  }
+
   async start(port = 0): Promise<void> {
     await new Promise<void>((resolve, reject) => this.#server.once('error', reject).listen(port, '127.0.0.1', resolve))
   }

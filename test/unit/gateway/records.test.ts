@@ -146,6 +146,15 @@ test('the earliest delay rings first, one that was taken back does not, and one 
   delays.clear()
 })
 
+test('there may be any number of delays', () => {
+  const delays = new Delays(() => {})
+  const due = Date.now() + 86_400_000
+  for (let n = 0; n < 200_000; n++) delays.add(`run_${n}`, due + n)
+  expect(delays.due('run_199999')).toBe(due + 199_999)
+  delays.clear()
+  expect(delays.due('run_0')).toBeNull()
+})
+
 test('tasks of a run: of its jobs by number, and its children by name', () => {
   const definition = { pipeline: { jobs: { plan: { agent: 'a' }, scan: { agent: 'b' } } } }
   const record = new Map([

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { parseHolder } from '../../../engine/gateway/replicas.ts'
 import { ownTraces } from '../../../engine/gateway/traces.ts'
-import { newRunId, RUN_ID, ulid } from '../../../engine/gateway/ulid.ts'
+import { newRunId, RUN_ID, ulid } from '../../../engine/ulid.ts'
 import { delegateCall, leaseCall } from '../../../engine/gateway/validate.ts'
 import { decodeTask, encodeTask, inputOf, parseFailure } from '../../../engine/gateway/work.ts'
 import { leaseToken, verifyLease } from '../../../engine/tokens.ts'

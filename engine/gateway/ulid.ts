@@ -1,1 +1,0 @@
-export { newRunId, RUN_ID, ulid } from '../ulid.ts'
