@@ -14,6 +14,8 @@ export interface RequestOptions {
 }
 
 const CONNECT_TIMEOUT_MS = 3_000
+/** A request may be held for minutes: meanwhile the kernel asks whether the gateway is there, then each second, ten times. */
+const PROBE_AFTER_MS = 15_000
 
 /** One kept-open socket. `request` must not be called while one is under way. */
 export class Lane {
@@ -74,7 +76,7 @@ export class Lane {
 
   async #connected(): Promise<net.Socket> {
     if (this.#socket !== null) return this.#socket
-    const socket = net.connect({ host: this.#host, port: this.#port, noDelay: true, keepAlive: true })
+    const socket = net.connect({ host: this.#host, port: this.#port, noDelay: true, keepAlive: true, keepAliveInitialDelay: PROBE_AFTER_MS })
     await new Promise<void>((resolve, reject) => {
       const fail = (error: Error): void => {
         socket.destroy()

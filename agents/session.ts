@@ -2,7 +2,7 @@
  * The supervisor's conversation with the gateway: one request is always open; what is done goes out at once, with the wish for more.
  * It knows leases and settlements, not tasks. Never gives up: the gateway may be gone for as long as it likes.
  */
-import { type LeaseReply, MAX_BODY_BYTES, MAX_WAIT_MS, MAX_WANT, SESSION_SILENCE_MS } from '../spec/protocol.ts'
+import { type LeaseReply, MAX_BODY_BYTES, MAX_IDLE_WAIT_MS, MAX_WANT, SESSION_SILENCE_MS } from '../spec/protocol.ts'
 import { Lane } from './http.ts'
 import { type Entry, failedEntry, Outbox } from './outbox.ts'
 
@@ -13,7 +13,7 @@ const BEAT_AFTER_MS = WAIT_MS / 2
 const OVERDUE_MS = WAIT_MS * 1.5
 /** A full agent opens its request a little later: in a busy one a completion comes first and saves the exchange. */
 const HOLD_AFTER_MS = 20
-/** Over the time that a request may be held: a frozen gateway is found within 5 s with work in hand, and within 34 s without. */
+/** Over the time that a request may be held: a frozen gateway is found within 5 s with work in hand; without, its container's healthcheck finds it. */
 const ANSWER_MS = 4_000
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 1_000
@@ -162,7 +162,7 @@ export class Session {
     // Answered at once: settlements (their slots want new tasks), the first (it tells us that we are connected), a beat beside requests that wait.
     // With nothing in hand the gateway chooses how long it holds the request: thousands that wait must cost it nothing.
     const isIdle = !isFirst && done.length === 0 && !this.#isBusy() && this.#open.size === 0
-    const waitMs = isFirst || done.length > 0 || (want === 0 && this.#open.size > 0) ? 0 : isIdle ? MAX_WAIT_MS : WAIT_MS
+    const waitMs = isFirst || done.length > 0 || (want === 0 && this.#open.size > 0) ? 0 : isIdle ? MAX_IDLE_WAIT_MS : WAIT_MS
     if (isIdle && this.#wasIdle) for (const other of this.#lanes) if (other !== lane) other.close()
     this.#wasIdle = isIdle
     const isBeat = isFirst || now - this.#lastBeat >= BEAT_AFTER_MS

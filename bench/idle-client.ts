@@ -1,10 +1,10 @@
 /** Idle sessions for bench/idle.ts: `FROM COUNT` replicas, each with one request open, as the runtime of an agent that has nothing to do. */
 import net from 'node:net'
-import { MAX_WAIT_MS, SESSION_HEADER } from '../spec/protocol.ts'
+import { MAX_IDLE_WAIT_MS, SESSION_HEADER } from '../spec/protocol.ts'
 import { replicaToken } from '../engine/tokens.ts'
 
 const { KEY = '', PROJECT = '', PORT = '', ADDRESS = '127.0.0.1', FROM = '1', COUNT = '1' } = process.env
-const BODY = JSON.stringify({ want: 1, wait_ms: MAX_WAIT_MS, beat: [] })
+const BODY = JSON.stringify({ want: 1, wait_ms: MAX_IDLE_WAIT_MS, beat: [] })
 let connected = 0
 
 function session(replica: number): Promise<void> {

@@ -17,6 +17,8 @@ export const LEASE_MS = 30_000
 export const SESSION_SILENCE_MS = 5_000
 /** Longest `wait_ms` of a request; above it is clamped. */
 export const MAX_WAIT_MS = 30_000
+/** Of a lease request of a session that holds nothing: from MAX_WAIT_MS on the gateway chooses the time, by how many such sessions there are. */
+export const MAX_IDLE_WAIT_MS = 300_000
 /** Most tasks in one lease request. */
 export const MAX_WANT = 1_000
 /** `data` of a progress, as JSON bytes: what is for people to watch is small. */

@@ -13,11 +13,14 @@ import { Slow } from './slow.ts'
 
 /** An orchestrator may wait for many children at once; no replica may hold the gateway's sockets. */
 const MAX_REQUESTS = 256
+/** Of silence; then a probe each second, and after ten without an answer the connection is closed. */
+const PROBE_AFTER_MS = 15_000
 
 export function agentServer(options: AgentApiOptions): Server {
   const connections = new Connections()
   const api = new AgentApi(options, connections)
-  const server = createServer((request, response) => {
+  // The request of an idle agent is held for minutes: the kernel asks whether it is there, which costs this process nothing.
+  const server = createServer({ keepAlive: true, keepAliveInitialDelay: PROBE_AFTER_MS }, (request, response) => {
     if (options.door?.(request, response) !== true) return void api.serve(request, response)
     connections.known(request.socket)
   })

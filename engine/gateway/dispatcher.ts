@@ -208,8 +208,8 @@ export class Dispatcher {
 
   /** A session with nothing in hand is asked for life only when its request is over; with the longest wait it leaves the time to us. */
   #hold(session: Session, wait_ms: number): number {
-    if (session.id === '' || session.leases.size > 0) return wait_ms
-    session.hold = wait_ms < MAX_WAIT_MS ? wait_ms : this.replicas.hold_ms
+    if (session.id === '' || session.leases.size > 0) return Math.min(wait_ms, MAX_WAIT_MS)
+    session.hold = wait_ms < MAX_WAIT_MS ? wait_ms : Math.min(wait_ms, this.replicas.hold_ms)
     return session.hold
   }
 

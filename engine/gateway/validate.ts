@@ -13,6 +13,7 @@ import {
   MAX_CHILDREN,
   MAX_PAYLOAD_BYTES,
   MAX_PROGRESS_BYTES,
+  MAX_IDLE_WAIT_MS,
   MAX_WAIT_MS,
   MAX_WANT,
   type ProgressRequest,
@@ -46,7 +47,7 @@ export interface LeaseCall extends Omit<LeaseRequest, 'done' | 'wait_ms' | 'beat
 export function leaseCall(body: Fields): LeaseCall {
   return {
     want: Math.min(count(body, 'want', 0), MAX_WANT),
-    wait_ms: Math.min(count(body, 'wait_ms', 0), MAX_WAIT_MS),
+    wait_ms: Math.min(count(body, 'wait_ms', 0), MAX_IDLE_WAIT_MS),
     beat: body['beat'] === undefined ? null : leases(body['beat'], 'beat'),
     done: list(body, 'done').map(done),
   }

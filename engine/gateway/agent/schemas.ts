@@ -8,6 +8,7 @@ import {
   MAX_CHILDREN,
   MAX_PAYLOAD_BYTES,
   MAX_PROGRESS_BYTES,
+  MAX_IDLE_WAIT_MS,
   MAX_WAIT_MS,
 } from '../../../spec/protocol.ts'
 import { object, orNull, ref, type Schema } from '../control/schema.ts'
@@ -29,6 +30,9 @@ const list = (items: Schema, description: string, maxItems?: number): Schema => 
 const lease = text('Secret of one execution, from POST /v1/lease.')
 const leases = (description: string): Schema => list({ type: 'string' }, description, 10_000)
 const wait_ms = whole(`How long the gateway may hold the request; clamped to ${MAX_WAIT_MS}.`)
+const idle_wait_ms = whole(
+  `How long the gateway may hold the request; clamped to ${MAX_WAIT_MS}, in a session that holds nothing to ${MAX_IDLE_WAIT_MS}: from ${MAX_WAIT_MS} on the gateway chooses.`,
+)
 const payload = (what: string): Schema => json(`${what}: any JSON of at most ${MAX_PAYLOAD_BYTES} bytes, nested at most 128 levels deep.`)
 const time: Schema = { type: 'string', format: 'date-time' }
 
@@ -63,7 +67,7 @@ export const SCHEMAS: { readonly [name: string]: Schema } = {
   LeaseRequest: object(
     {
       want: whole('How many tasks at most; 0 settles and beats only.'),
-      wait_ms,
+      wait_ms: idle_wait_ms,
       beat: leases('All leases that you are working on.'),
       done: list(ref('Settlement'), 'Ends of tasks.', 10_000),
     },
