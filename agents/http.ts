@@ -76,7 +76,13 @@ export class Lane {
 
   async #connected(): Promise<net.Socket> {
     if (this.#socket !== null) return this.#socket
-    const socket = net.connect({ host: this.#host, port: this.#port, noDelay: true, keepAlive: true, keepAliveInitialDelay: PROBE_AFTER_MS })
+    const socket = net.connect({
+      host: this.#host,
+      port: this.#port,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: PROBE_AFTER_MS,
+    })
     await new Promise<void>((resolve, reject) => {
       const fail = (error: Error): void => {
         socket.destroy()

@@ -8,7 +8,7 @@ import type { Redis } from 'ioredis'
 import { queueName, queuePrefix } from '../names.ts'
 import { type ConnectionOptions, openConnection } from './connection.ts'
 import { attemptField, delayOf, DUE_FIELD, heldDelay, places, rank } from './places.ts'
-import type { Broker, Ended, Execution, NewTask, TaskRef } from './port.ts'
+import { ADD_CHUNK, type Broker, type Ended, type Execution, isPlain, type NewTask, type TaskRef } from './port.ts'
 import { type EndKind, type Job, OPTS, Queue } from './queue.ts'
 import { replies, resent } from './replies.ts'
 import { runStore } from './runs.ts'
@@ -121,8 +121,8 @@ export function connectBroker(options: BullmqOptions): Broker {
     async add(tasks, landed = () => {}) {
       // The next chunk is written while the broker works on the one before.
       let before = Promise.resolve()
-      for (let at = 0; at < tasks.length; at += CHUNK) {
-        const chunk = tasks.slice(at, at + CHUNK)
+      for (let at = 0; at < tasks.length; at += ADD_CHUNK) {
+        const chunk = tasks.slice(at, at + ADD_CHUNK)
         const added = addChunk(queue, client, chunk)
         added.catch(() => {})
         await before
@@ -206,7 +206,6 @@ export function connectBroker(options: BullmqOptions): Broker {
 const addChunk = async (queue: (name: string) => Queue, client: Redis, tasks: readonly NewTask[]): Promise<void> => {
   const now = Date.now()
   const job = (task: NewTask): Job => ({ name: 'task', data: task.data, opts: optsOf(task, now), timestamp: now }) as unknown as Job
-  const isPlain = ({ priority, delay_ms = 0, held = false }: NewTask): boolean => priority === undefined && delay_ms <= 0 && !held
   await Promise.all(
     [...Map.groupBy(tasks, (task) => task.queue)].map(([name, part]) =>
       part.every(isPlain)
@@ -216,8 +215,9 @@ const addChunk = async (queue: (name: string) => Queue, client: Redis, tasks: re
   )
 }
 
-const optsOf = ({ priority, delay_ms = 0, held = false }: NewTask, now: number): typeof OPTS => {
-  if (priority === undefined && delay_ms <= 0 && !held) return OPTS
+const optsOf = (task: NewTask, now: number): typeof OPTS => {
+  if (isPlain(task)) return OPTS
+  const { priority, delay_ms = 0, held = false } = task
   return {
     ...OPTS,
     ...(priority === undefined ? {} : { priority: rank(priority) }),

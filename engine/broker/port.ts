@@ -3,6 +3,9 @@
  * (`connected` says so) and go on when it is back; a call that was under way when the connection broke is sent again, so every
  * call is safe to repeat: what it has done already is found and told as done.
  */
+/** Tasks that one call of `add` sends at once; more follow while the broker works on those before. */
+export const ADD_CHUNK = 500
+
 export interface NewTask {
   readonly queue: string
   readonly id: string
@@ -14,6 +17,10 @@ export interface NewTask {
   /** Not fetched until it is promoted. */
   readonly held?: boolean
 }
+
+/** It joins the end of the line at once. */
+export const isPlain = ({ priority, delay_ms = 0, held = false }: NewTask): boolean => priority === undefined && delay_ms <= 0 && !held
+
 export interface TaskRef {
   readonly queue: string
   readonly id: string
@@ -127,7 +134,7 @@ export interface Broker extends TaskStore {
   /** First readiness and each reconnect; called once at once if connected. Returns the unsubscriber. */
   onConnected(listener: () => void): () => void
 
-  /** `landed`: so many more of them, in order, are in their queues. */
+  /** `landed`: so many more of them, in order, are in their queues. Up to ADD_CHUNK plain ones are sent before this returns. */
   add(tasks: readonly NewTask[], landed?: (count: number) => void): Promise<void>
   /** The next waiting task, locked with `token`. */
   fetch(queue: string, token: string): Promise<Execution | null>
@@ -190,8 +197,11 @@ export interface Broker extends TaskStore {
   /** Every queue that ever had a task. */
   queues(): Promise<readonly string[]>
 
-  /** Make the run's record, and with `dedup` let that key name it; the count of writes (`identity`), or null: there is one already. */
-  createRun(run: string, created_ms: number, fields: readonly HashField[], dedup?: string): Promise<number | null>
+  /**
+   * Make the run's record, and with `dedup` let that key name it; the count of writes (`identity`), or null: there is one already.
+   * `isNew`: there cannot be one. Then it is sent before this returns, and what is sent after it comes after it.
+   */
+  createRun(run: string, created_ms: number, fields: readonly HashField[], dedup?: string, isNew?: boolean): Promise<number | null>
   writeRun(run: string, fields: readonly HashField[]): Promise<void>
   /** Write, and take the run off the list of open ones; its key lives for `ttl_ms` more. The count of writes. */
   closeRun(run: string, fields: readonly HashField[], dedup?: { readonly key: string; readonly ttl_ms: number }): Promise<number>

@@ -34,8 +34,8 @@ export function runStore(client: Redis, prefix: string): RunStore {
   const writes = `${prefix}::writes`
   const instance = `${prefix}::instance`
   return {
-    async createRun(run, created_ms, fields, key) {
-      if ((await client.exists(record(run))) === 1) return null
+    async createRun(run, created_ms, fields, key, isNew = false) {
+      if (!isNew && (await client.exists(record(run))) === 1) return null
       // One transaction, so a record is whole or absent.
       const multi = client
         .multi()

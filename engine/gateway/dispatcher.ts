@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net'
 import type { Agent, Timeouts } from '../../spec/model.ts'
 import { type LeasedTask, MAX_WAIT_MS, type ProgressRequest, type Settled, type Settlement } from '../../spec/protocol.ts'
+import { ADD_CHUNK, isPlain } from '../broker/port.ts'
 import { noteLog } from './attempts.ts'
 import { Audit } from './audit.ts'
 import { hearBeat, toCancel } from './beats.ts'
@@ -17,7 +18,7 @@ import { type SettleResult, Settling } from './settling.ts'
 import { notePercent, noteStep } from './stall.ts'
 import type { Done, LeaseCall } from './validate.ts'
 import { type Reason, whyWaiting } from './why.ts'
-import type { Lease, Task } from './work.ts'
+import { isInLine, type Lease, type Task } from './work.ts'
 
 export interface LeaseOutcome {
   readonly leases: readonly Lease[]
@@ -85,7 +86,7 @@ export class Dispatcher {
 
   /** Put tasks into their queues; those that exist stay as they are. One whose `created` is to come is delayed until then. */
   async add(tasks: readonly { readonly task: Task; readonly data: string }[]): Promise<void> {
-    const { book, broker, events } = this.#desk
+    const { book, broker } = this.#desk
     const fresh: { readonly task: Task; readonly data: string }[] = []
     for (const it of tasks) {
       if (book.tasks.has(it.task.id)) continue
@@ -95,31 +96,58 @@ export class Dispatcher {
     }
     let placed = fresh
     let at = 0
-    const landed = (count: number): void => {
-      const touched = new Set<Queue>()
-      for (const { task } of placed.slice(at, at + count)) {
-        // Cancelled meanwhile, or fetched and ended already.
-        if (book.tasks.get(task.id) !== task) continue
-        const queue = book.queue(task.agent)
-        if (this.#schedule.added(task)) queue.waiting += 1
-        touched.add(queue)
-        events.add(task, 'queued')
-        this.#desk.deadlines.watch(task)
-      }
-      at += count
-      this.#schedule.turns()
-      for (const queue of touched) this.#dealing.deal(queue)
-    }
     try {
       const ordering = this.#schedule.order(fresh)
       if (ordering !== null) await ordering
       placed = fresh.filter(({ task }) => book.tasks.get(task.id) === task)
       const tasks = placed.map(({ task, data }) => this.#schedule.place(task, data))
-      await this.#schedule.adding(broker.add(tasks, landed))
+      // What is fetched from here on is fetched behind them: nobody waits for the answer first.
+      const areSent = placed.length <= ADD_CHUNK && tasks.every(isPlain)
+      const landed = (count: number): void => {
+        const part = placed.slice(at, at + count)
+        at += count
+        if (areSent) this.#arrived(part)
+        else this.#queued(part)
+      }
+      const adding = this.#schedule.adding(broker.add(tasks, landed))
+      if (areSent) this.#queued(placed)
+      await adding
     } catch (error) {
       // Some may be there: whoever adds them again finds out, and the look at the queues finds those that wait.
       for (const { task } of placed.slice(at)) if (task.lease === null) book.untrack(task)
       throw error
+    }
+  }
+
+  /** They are in their queues, or will be before whatever is sent next. */
+  #queued(part: readonly { readonly task: Task }[]): void {
+    const { book, deadlines, events } = this.#desk
+    const touched = new Set<Queue>()
+    for (const { task } of part) {
+      // Cancelled meanwhile, or fetched and ended already.
+      if (book.tasks.get(task.id) !== task) continue
+      const queue = book.queue(task.agent)
+      if (this.#schedule.added(task)) queue.waiting += 1
+      touched.add(queue)
+      events.add(task, 'queued')
+      deadlines.watch(task)
+    }
+    this.#schedule.turns()
+    for (const queue of touched) this.#dealing.deal(queue)
+  }
+
+  /** The broker says so. A fetch that overtook them (a Redis that had to be given the script first) took the queue for empty. */
+  #arrived(part: readonly { readonly task: Task }[]): void {
+    const { book } = this.#desk
+    const there = new Map<Queue, number>()
+    for (const { task } of part)
+      if (book.tasks.get(task.id) === task && isInLine(task)) {
+        const queue = book.queue(task.agent)
+        there.set(queue, (there.get(queue) ?? 0) + 1)
+      }
+    for (const [queue, count] of there) {
+      queue.waiting = Math.max(queue.waiting, count)
+      this.#dealing.deal(queue)
     }
   }
 

@@ -1,4 +1,5 @@
 /** The tasks of a run's jobs, on their way into the queues. */
+import { ADD_CHUNK } from '../broker/port.ts'
 import type { PipelineJob } from '../../spec/model.ts'
 import type { Json } from '../../spec/protocol.ts'
 import type { Run } from './run.ts'
@@ -6,7 +7,6 @@ import { insist, type RunKit } from './run-kit.ts'
 import { taskId } from './run-record.ts'
 import { encodeTask, type Head, type Task } from './work.ts'
 
-const BATCH = 500
 const BATCH_CHARACTERS = 1_048_576
 
 /** `only`: these items (a start that finds some missing). */
@@ -54,7 +54,7 @@ export async function addTasks(
     ids.push(task.id)
     batch.push({ task, data })
     characters += data.length
-    if (batch.length >= BATCH || characters >= BATCH_CHARACTERS) await send()
+    if (batch.length >= ADD_CHUNK || characters >= BATCH_CHARACTERS) await send()
   }
   if (batch.length > 0) await send()
   await before

@@ -92,7 +92,7 @@ export class Runs {
       throw refuse(400, 'AG6006', `a run id must be run_ and a ULID, got "${request.id.slice(0, 40)}"`)
     const { id, dedup_key } = request
     const make = (): Promise<SubmitReply> =>
-      id === undefined ? this.#submit(newRunId(), request) : this.#turns.take(id, () => this.#submit(id, request))
+      id === undefined ? this.#submit(newRunId(), request, true) : this.#turns.take(id, () => this.#submit(id, request, false))
     if (dedup_key === undefined) return make()
     const key = dedupHash(dedup_key)
     return this.#turns.take(key, async () => {
@@ -101,7 +101,7 @@ export class Runs {
     })
   }
 
-  async #submit(id: string, request: SubmitRequest): Promise<SubmitReply> {
+  async #submit(id: string, request: SubmitRequest, isNew: boolean): Promise<SubmitReply> {
     const { archive, admission, project, tracing } = this.#options
     if (this.#open.has(id) || archive?.has(id) === true) return { run: id, existing: true }
     const now = Date.now()
@@ -114,7 +114,11 @@ export class Runs {
     }
     let arrived = true
     try {
-      const run = await this.#create(id, made, now)
+      if (isNew && made.tasks !== null && made.definition.start_at === undefined) {
+        await this.#createStarted(id, made, made.tasks, now)
+        return { run: id }
+      }
+      const run = await this.#create(id, made, now, isNew)
       if (run === null) return { run: id, existing: true }
       tracing.runStarted(run)
       if (run.definition.start_at !== undefined) {
@@ -133,8 +137,30 @@ export class Runs {
     return typeof (await this.#kit.broker.readRunFields([id], ['created']))[0]?.[0] === 'string'
   }
 
-  /** null: there is one already. */
-  async #create(id: string, { definition, tasks }: Submission, now: number): Promise<Run | null> {
+  /** Record and tasks in one go: the broker takes them in the order in which they are sent, so there is no task without its run. */
+  async #createStarted(id: string, made: Submission, tasks: readonly Json[], now: number): Promise<void> {
+    const { dispatcher, tracing } = this.#options
+    const creating = this.#create(id, made, now, true)
+    const run = this.#open.get(id)
+    if (run === undefined) return void (await creating)
+    tracing.runStarted(run)
+    let isRefused = false
+    const starting = this.#startPlain(run, tasks, () => isRefused)
+    try {
+      await creating
+    } catch (error) {
+      // Without its record there is no run: what came in after all is taken out again.
+      isRefused = true
+      run.status = 'cancelled'
+      await starting.catch(() => {})
+      await dispatcher().cancel([...run.tasks])
+      throw error
+    }
+    await starting
+  }
+
+  /** null: there is one already. `isNew`: there cannot be. */
+  async #create(id: string, { definition, tasks }: Submission, now: number, isNew: boolean): Promise<Run | null> {
     const { began, broker, witness } = this.#options
     const run = makeRun(id, definition, now)
     const fields: HashField[] = [
@@ -147,7 +173,8 @@ export class Runs {
     }
     this.#touched = true
     this.#open.set(id, run)
-    const seq = await broker.createRun(id, run.created, fields, definition.dedup?.key).catch((error: unknown) => {
+    if (isNew) began(id)
+    const seq = await broker.createRun(id, run.created, fields, definition.dedup?.key, isNew).catch((error: unknown) => {
       this.#open.delete(id)
       throw isFull(error) ? refuse(503, 'AG6009', `the broker's memory is full; run ${id} was not made`) : error
     })
@@ -155,18 +182,18 @@ export class Runs {
       this.#open.delete(id)
       return null
     }
-    began(id)
+    if (!isNew) began(id)
     const jobs = Object.fromEntries(Object.values(definition.pipeline.jobs).map((job) => [job.id, job.agent]))
     await witness.submitted({ run: id, seq, at: now, pipeline: definition.name, jobs, traceparent: definition.traceparent })
     return run
   }
 
-  async #startPlain(run: Run, tasks: readonly Json[]): Promise<void> {
+  async #startPlain(run: Run, tasks: readonly Json[], isRefused: () => boolean = () => false): Promise<void> {
     const [definition] = Object.values(run.definition.pipeline.jobs)
     const job = run.jobs.get(PLAIN_JOB)
     if (definition === undefined || job === undefined) return
     Object.assign(job, { phase: 'running', items: tasks.length })
-    await addTasks(this.#kit, run, definition, tasks)
+    await addTasks({ ...this.#kit, isClosing: () => this.#closing || isRefused() }, run, definition, tasks)
     // All are queued: the inputs need not be kept twice.
     void this.#kit.broker.dropRunFields(run.id, ['tasks']).catch(() => {})
   }

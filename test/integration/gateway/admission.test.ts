@@ -1,5 +1,5 @@
 /** Back-pressure: a full queue, a full broker and a full disk refuse new work by name; work that is in goes on and ends. */
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, onTestFinished, test } from 'vitest'
 import type { Json } from '../../../spec/protocol.ts'
 import { harness, type Harness, until } from './harness.ts'
 
@@ -97,6 +97,9 @@ test('a broker that is nearly full takes no more work; all that it took complete
   const {
     tasks: [held],
   } = await lead.lease(1)
+  // Its holder is silent for as long as all this takes, which may be more than the 5 s of a session.
+  const beating = setInterval(() => void lead.post('/v1/heartbeat', { lease: held?.lease }).catch(() => null), 1_000)
+  onTestFinished(() => clearInterval(beating))
   // What can never fit is refused before anything of it is written.
   const huge = await post(tasks(600, 'x'.repeat(20_000)))
   expect(huge.status).toBe(503)
