@@ -10,7 +10,14 @@ const config: ViteUserConfig = defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'unit', include: ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts'], sequence: { groupOrder: 0 } },
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts'],
+          // More workers than cores: the slow ones start processes and wait for them.
+          maxWorkers: 3,
+          testTimeout: MINUTE / 2,
+          sequence: { groupOrder: 0 },
+        },
       },
       {
         extends: true,

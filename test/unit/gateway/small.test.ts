@@ -72,7 +72,7 @@ test('requests: clamped, cut, tolerated and refused', () => {
     }),
   ).toEqual({
     want: 1_000,
-    wait_ms: 30_000,
+    wait_ms: 300_000,
     beat: [],
     done: [
       { lease: 'l', settlement: { lease: 'l', status: 'completed', result: null } },
