@@ -32,12 +32,25 @@ const config: ViteUserConfig = defineConfig({
       {
         extends: true,
         test: {
-          name: 'integration',
-          include: ['test/integration/**/*.test.ts', 'test/chaos/short.test.ts'],
-          fileParallelism: false,
+          name: 'work',
+          include: ['test/integration/{agents,broker,gateway}/**/*.test.ts'],
+          // Each file has a Redis and a gateway of its own, and mostly waits.
+          maxWorkers: 2,
           testTimeout: MINUTE,
           hookTimeout: 2 * MINUTE,
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'integration',
+          include: ['test/integration/**/*.test.ts', 'test/chaos/short.test.ts'],
+          exclude: ['test/integration/{agents,broker,gateway}/**'],
+          fileParallelism: false,
+          testTimeout: MINUTE,
+          hookTimeout: 2 * MINUTE,
+          sequence: { groupOrder: 3 },
         },
       },
       {
@@ -48,7 +61,7 @@ const config: ViteUserConfig = defineConfig({
           fileParallelism: false,
           testTimeout: 3 * MINUTE,
           hookTimeout: 5 * MINUTE,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
         },
       },
     ],
