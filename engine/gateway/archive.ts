@@ -135,7 +135,8 @@ export class Archive {
       if (entry !== null && names.has(entry.run)) this.#keep(entry)
     }
     for (const run of names) if (!this.#entries.has(run)) await this.#find(run)
-    await this.#writeIndex()
+    // On a disk that is full it stays as it was.
+    await this.#writeIndex().catch((error: unknown) => this.#log(`archive: the index: ${reason(error)}`))
     await this.prune()
   }
 
