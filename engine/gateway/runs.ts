@@ -57,6 +57,10 @@ export class Runs {
     const known = this.#open.get(run)
     return known === undefined ? !this.#recovered : known.status === 'running'
   }
+  /** As it stands in memory; null: it has ended, or there is none. */
+  opened(id: string): Pick<Run, 'definition' | 'jobs' | 'tasks'> | null {
+    return this.#open.get(id) ?? null
+  }
   get openCount(): number {
     return this.#open.size
   }

@@ -189,6 +189,12 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
       ),
     ),
   }),
+  RunExplanation: object({
+    run: RUN,
+    status: ref('Status'),
+    tasks: listOf(ref('Explanation')),
+    next: orNull(text('`after` of the next page.')),
+  }),
   Attempt: object({
     attempt: count,
     replica: text('AGENT.REPLICA'),
