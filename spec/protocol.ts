@@ -349,6 +349,8 @@ export interface DeadLetterSummary {
   readonly error: WorkError | null
   readonly ended_at: string
   readonly trace_id: string | null
+  /** Its run has left the broker. */
+  readonly archived?: true
 }
 export interface DeadLetter extends DeadLetterSummary {
   readonly input: Json
