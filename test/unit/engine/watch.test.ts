@@ -18,7 +18,9 @@ function silent(now: Partial<ObservedContainer>): { readonly runtime: ContainerR
     async *events(_project, _since, signal) {
       await new Promise((resolve) => signal.addEventListener('abort', resolve))
     },
-    async *logs() {},
+    async *logs() {
+      yield { stream: 'stderr', data: Buffer.from('cannot begin\n') }
+    },
   }
   return { runtime: runtime as ContainerRuntime, lists: () => lists }
 }
