@@ -150,6 +150,7 @@ test('an upload whose execution lost its task takes no room of the run', async (
   const run = await h.submit({ agent: 'a', type: 'task', tasks: [1] })
   const first = h.agent('a')
   const lost = await take(first)
+  expect((await raw(h, 'a')('PUT', upload(lost.lease, 'in-time'), 'x')).status).toBe(200)
   let finish = (): void => {}
   const late = raw(h, 'a')('PUT', upload(lost.lease, 'late'), (sent) => {
     sent.write(randomBytes(60_000))
