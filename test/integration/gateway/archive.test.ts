@@ -217,9 +217,9 @@ test('dead letters of runs that have left the broker are listed, shown with each
   const first = await plain(['fail', 'good', 'fail'])
   const second = await plain(['fail'])
   const [one, other, third] = [`${first}.task.0`, `${first}.task.2`, `${second}.task.0`]
-  expect((await letters()).tasks.map((it: AnyJson) => [it.id, it.archived])).toEqual(
-    [third, ...[one, other].toSorted().toReversed()].map((id) => [id, undefined]),
-  )
+  const listed = (await letters()).tasks
+  expect([listed[0].id, listed.map((it: AnyJson) => it.id).toSorted()]).toEqual([third, [one, other, third].toSorted()])
+  expect(listed.some((it: AnyJson) => it.archived !== undefined)).toBe(false)
   const live = (await h.control('GET', `/v1/dlq/${one}`)).json
   // Dropped while its run is in the broker: it does not come back with the archive's copy.
   expect((await h.control('POST', `/v1/dlq/${other}/drop`, {})).status).toBe(200)

@@ -17,6 +17,7 @@ function silent(now: Partial<ObservedContainer>): { readonly runtime: ContainerR
     },
     async *events(_project, _since, signal) {
       await new Promise((resolve) => signal.addEventListener('abort', resolve))
+      yield* []
     },
     async *logs() {
       yield { stream: 'stderr', data: Buffer.from('cannot begin\n') }
