@@ -67,18 +67,20 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
       made.set(volume.name, build.add({ op: 'create-volume', volume }, `volume:${volume.name}`, 'does not exist', []))
   }
 
-  // A volume is its user's before its first container starts. One that was made but never used (an `up` that was cut short) counts as new.
+  // A volume is its user's before its first container starts. One that was made but never used (an `up` that was cut short) counts as new:
+  // the engine may have made the container although nobody waited for it any more.
   const owned = new Map<string, number>()
+  const isUnused = (name: string): boolean => (containers.get(name)?.status ?? 'created') === 'created'
   const fresh = new Set(
     Object.keys(desired.owners).filter(
       (volume) =>
         made.has(volume) ||
         desired.containers
           .filter((want) => want.spec.volumes.some((mount) => mount.source === volume))
-          .every((want) => !containers.has(want.spec.name)),
+          .every((want) => isUnused(want.spec.name)),
     ),
   )
-  const own = (want: DesiredContainer, create: number): readonly (number | undefined)[] =>
+  const own = (want: DesiredContainer, needs: readonly (number | undefined)[]): readonly (number | undefined)[] =>
     want.spec.volumes.map((mount) => {
       const owner = desired.owners[mount.source]
       // The engine refuses to write through a mount that only reads: its writer gives the volume away.
@@ -89,7 +91,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
             { op: 'own-volume', volume: mount.source, container: want.spec.name, path: mount.target, ...owner },
             `volume:${mount.source}`,
             `belongs to uid ${owner.uid}`,
-            [create],
+            needs,
           ),
         )
       }
@@ -157,7 +159,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         const start = build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [
           create,
           ...joins,
-          ...own(want, create),
+          ...own(want, [create]),
           ...waits,
           ...freed(want),
         ])
@@ -175,6 +177,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
             ...base,
             stop,
             ...joins,
+            ...(have?.status === 'created' ? own(want, base) : []),
             ...waits,
             ...freed(want),
           ]),

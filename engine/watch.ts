@@ -3,6 +3,9 @@ import { AgentctlError } from './errors.ts'
 import type { Observed } from './observe.ts'
 import type { ContainerRuntime } from './ports.ts'
 
+/** Should an event be missed: a wait looks at the engine itself so often. */
+const SAFETY_MS = 5_000
+
 interface State {
   running: boolean
   health: string | null
@@ -49,6 +52,17 @@ export class Watch {
     if (state === undefined || !state.running) this.#states.set(name, { running: true, health: null, exit: null })
   }
 
+  /**
+   * What happened between the look that the plan was made from and the first event is told by no event. What events have told since is
+   * newer than this answer.
+   */
+  async #lookAgain(name: string, signal: AbortSignal): Promise<void> {
+    const before = JSON.stringify(this.#states.get(name))
+    const found = (await this.#runtime.containers(this.#project, signal)).find((container) => container.name === name)
+    if (found === undefined || JSON.stringify(this.#states.get(name)) !== before) return
+    this.#states.set(name, { running: found.status === 'running', health: found.health, exit: found.exit_code })
+  }
+
   async #refresh(signal: AbortSignal): Promise<void> {
     const containers = await this.#runtime.containers(this.#project, signal)
     for (const container of containers)
@@ -58,6 +72,7 @@ export class Watch {
   /** Resolves when it is so; rejects when it can no longer become so, or after the timeout. */
   async until(name: string, want: 'running' | 'healthy' | 'completed', timeout_ms: number, signal: AbortSignal): Promise<void> {
     const deadline = AbortSignal.any([signal, AbortSignal.timeout(timeout_ms)])
+    if (want === 'healthy' && this.#states.get(name)?.health === 'starting') await this.#lookAgain(name, deadline).catch(() => {})
     for (;;) {
       const state = this.#states.get(name)
       if (want === 'completed' && state !== undefined && !state.running && state.exit === 0) return
@@ -79,7 +94,7 @@ export class Watch {
       if (this.#broken) {
         await this.#refresh(signal)
         await this.#change(deadline, 1_000)
-      } else await this.#change(deadline, null)
+      } else if (!(await this.#change(deadline, SAFETY_MS))) await this.#lookAgain(name, deadline).catch(() => {})
     }
   }
 
@@ -105,15 +120,17 @@ export class Watch {
     }
   }
 
-  #change(signal: AbortSignal, timeout_ms: number | null): Promise<void> {
+  /** false: nothing was told for so long. */
+  #change(signal: AbortSignal, timeout_ms: number | null): Promise<boolean> {
     return new Promise((resolve) => {
-      const done = (): void => {
+      const end = (told: boolean): void => {
         this.#listeners.delete(done)
         signal.removeEventListener('abort', done)
         if (timer !== null) clearTimeout(timer)
-        resolve()
+        resolve(told)
       }
-      const timer = timeout_ms === null ? null : setTimeout(done, timeout_ms)
+      const done = (): void => end(true)
+      const timer = timeout_ms === null ? null : setTimeout(() => end(false), timeout_ms)
       this.#listeners.add(done)
       signal.addEventListener('abort', done)
       if (signal.aborted) done()

@@ -349,6 +349,8 @@ export interface DeadLetterSummary {
   readonly error: WorkError | null
   readonly ended_at: string
   readonly trace_id: string | null
+  /** Its run has left the broker. */
+  readonly archived?: true
 }
 export interface DeadLetter extends DeadLetterSummary {
   readonly input: Json
@@ -357,7 +359,7 @@ export interface DeadLetter extends DeadLetterSummary {
 }
 /** POST /v1/dlq/TASK/retry {input?} → {run}: a new run of this one task; the dead letter stays until it is dropped. POST /v1/dlq/TASK/drop → {}. */
 
-/** GET /v1/tasks/TASK/explain. */
+/** GET /v1/tasks/TASK/explain; of a run GET /v1/runs/RUN/explain → RunExplanation. */
 export interface Explanation {
   readonly id: string
   readonly agent: string
@@ -385,6 +387,14 @@ export interface Explanation {
     /** The child, key, limit or task that is meant. */
     readonly ref?: string
   }[]
+}
+export interface RunExplanation {
+  readonly run: string
+  readonly status: WorkStatus
+  /** What has not ended: a task per job that waits for others, the tasks of those that run, and what they delegated. */
+  readonly tasks: readonly Explanation[]
+  /** `after` of the next page; null: there is none. */
+  readonly next: string | null
 }
 /** GET /v1/replicas: what the gateway knows of the replicas; the source of `ready` and `tasks` in `ps`. */
 export interface ReplicaView {

@@ -12,7 +12,7 @@ const KILL_MS = 5_000
 
 export type Target =
   | { readonly command: readonly string[]; readonly env?: { readonly [name: string]: string } }
-  /** Runs by the docker client, on this machine's network. */
+  /** Runs by the docker client, on this machine's network, locked down as `agentctl up` does it. */
   | { readonly image: string; readonly command: readonly string[] }
 
 export class AgentUnderTest {
@@ -81,6 +81,14 @@ export class AgentUnderTest {
   }
 }
 
+/** What an image of a user's own must live with in a project, too. */
+const USER = '10001'
+const POSTURE: readonly string[] = [
+  ...['--user', `${USER}:${USER}`, '--read-only', '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges'],
+  ...['--memory', '512m', '--pids-limit', '256', '--tmpfs', '/tmp:size=64m,mode=1777'],
+  ...['--tmpfs', `/workspace:exec,size=256m,mode=0755,uid=${USER},gid=${USER}`],
+]
+
 const dockerRun = (
   { image, command }: Extract<Target, { readonly image: string }>,
   name: string,
@@ -88,6 +96,7 @@ const dockerRun = (
   tokenFile: string,
 ): readonly string[] => [
   ...['docker', 'run', '--rm', '--init', '--name', name, '--network', 'host', '-v', `${tokenFile}:${AGENT_ENV.tokenFile}:ro`],
+  ...POSTURE,
   ...Object.entries(env).flatMap(([key, value]) => ['-e', `${key}=${value}`]),
   image,
   ...command,

@@ -164,10 +164,10 @@ export const HELP: { readonly [verb: string]: HelpText } = {
   conformance: {
     summary: 'Test whether a program speaks the agent protocol',
     detail:
-      'Starts it again and again against a gateway that it plays itself, faults included, and prints which rules of docs/protocol.md it keeps. Without --slow the rules about long work are left out. Needs no project.',
+      'Starts it again and again against a gateway that it plays itself, faults included, and prints which rules of docs/protocol.md it keeps. Without --slow the rules about long work are left out. An image is run on this machine by the docker client, locked down as `up` does it. Needs no project.',
     examples: [
       `agentctl conformance --input '{"text": "a b"}' --slow '{"text": "a b", "seconds": 60}' -- python3 app/agent.py`,
-      `agentctl conformance --image my-agent:1 --input '{"text": "a b"}'`,
+      `agentctl conformance --image my-agent:1 --input '{"text": "a b"}' --slow '{"text": "a b", "seconds": 60}'`,
     ],
   },
   errors: { summary: 'Explain an error code', examples: ['agentctl errors AG4001', 'agentctl errors'] },

@@ -11,6 +11,7 @@ import {
   type Explanation,
   type Json,
   type ReplicaView,
+  type RunExplanation,
   type RunEvent,
   type RunSummary,
   type RunView,
@@ -114,6 +115,11 @@ export class ControlClient {
   /** Why the task waits. */
   explain(id: string): Promise<Explanation> {
     return this.#get(path('tasks', id, 'explain'))
+  }
+
+  /** Why a run does not go on: its unfinished tasks, in pages. */
+  explainRun(run: string, page: { readonly limit?: number; readonly after?: string } = {}): Promise<RunExplanation> {
+    return this.#get(path('runs', run, 'explain') + query({ ...page }))
   }
 
   deadLetters(filter: DeadLetterFilter = {}): Promise<DeadLetterPage> {

@@ -19,6 +19,7 @@ export type {
   JobView,
   Json,
   ReplicaView,
+  RunExplanation,
   RunEvent,
   RunSummary,
   RunView,

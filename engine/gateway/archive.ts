@@ -10,7 +10,8 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip, createGzip } from 'node:zlib'
 import type { WorkStatus } from '../../spec/protocol.ts'
-import type { TaskState } from '../broker/port.ts'
+import type { FailedTask, TaskState } from '../broker/port.ts'
+import { Dropped } from './dropped.ts'
 import { childField } from './run-record.ts'
 import { RUN_ID } from '../ulid.ts'
 
@@ -33,6 +34,13 @@ export interface ArchiveLimits {
 }
 export const ARCHIVE_LIMITS: ArchiveLimits = { age_ms: 30 * DAY_MS, bytes: 1_073_741_824, runs: 50_000 }
 
+/** Dead letters of a run. */
+export interface Letters {
+  readonly count: number
+  readonly agents: readonly string[]
+  readonly newest_ms: number
+  readonly oldest_ms: number
+}
 export interface ArchiveEntry {
   readonly run: string
   readonly pipeline: string | null
@@ -46,6 +54,8 @@ export interface ArchiveEntry {
   readonly tasks: number
   /** What it took in the broker, about. */
   readonly broker_bytes: number
+  /** Absent: none. */
+  readonly letters?: Letters
   /** Of the file. */
   readonly size: number
 }
@@ -53,6 +63,10 @@ export interface ArchivedTask {
   readonly id: string
   readonly queue: string
   readonly state: TaskState | null
+  /** AttemptView as JSON, of executions that did not end it well; absent: none. */
+  readonly attempts?: readonly string[]
+  /** It was a dead letter, and was not dropped. */
+  readonly letter?: true
 }
 /** A run as the broker had it. */
 export interface ArchivedRun {
@@ -89,6 +103,7 @@ export class Archive {
   readonly #folder: string
   readonly #limits: ArchiveLimits
   readonly #log: (message: string) => void
+  #dropped: Dropped | null = null
   readonly #entries = new Map<string, ArchiveEntry>()
   #bytes = 0
   #lines = 0
@@ -103,7 +118,13 @@ export class Archive {
   static async open(stateDir: string, log: (message: string) => void, limits: ArchiveLimits = ARCHIVE_LIMITS): Promise<Archive> {
     const archive = new Archive(join(stateDir, ARCHIVE_FOLDER), limits, log)
     await archive.#load()
+    archive.#dropped = await Dropped.open(stateDir, (run) => archive.has(run))
     return archive
+  }
+
+  get dropped(): Dropped {
+    if (this.#dropped === null) throw new Error('the archive is not open')
+    return this.#dropped
   }
 
   has(run: string): boolean {
@@ -135,7 +156,8 @@ export class Archive {
       if (entry !== null && names.has(entry.run)) this.#keep(entry)
     }
     for (const run of names) if (!this.#entries.has(run)) await this.#find(run)
-    await this.#writeIndex()
+    // On a disk that is full it stays as it was.
+    await this.#writeIndex().catch((error: unknown) => this.#log(`archive: the index: ${reason(error)}`))
     await this.prune()
   }
 
@@ -159,7 +181,7 @@ export class Archive {
   async write(source: ArchiveSource): Promise<ArchiveEntry> {
     const { run, status, agents, created, ended } = source
     const temporary = join(this.#folder, `${run}.new`)
-    const counts = { tasks: 0, broker_bytes: 0 }
+    const counts: Counts = { tasks: 0, broker_bytes: 0 }
     const entry = (): Omit<ArchiveEntry, 'size'> => ({ run, pipeline: source.pipeline, status, agents, created, ended, ...counts })
     try {
       await pipeline(
@@ -194,20 +216,39 @@ export class Archive {
         if (line.t === 'run') for (const [field, value] of line.record) record.set(field, value)
         else if (line.t === 'event' && wanted.events === true) events.push(line.line)
         else if (line.t === 'task' && (wanted.task === undefined ? !record.has(childField(line.id)) : wanted.task === line.id)) {
-          const { id, queue, state } = line
+          const { t: _, ...task } = line
+          const { state } = task
           left -= state?.result?.length ?? 0
-          tasks.set(id, { id, queue, state: state !== null && left < 0 ? { ...state, result: null } : state })
+          tasks.set(task.id, { ...task, state: state !== null && left < 0 ? { ...state, result: null } : state })
         }
       }
       return { record, tasks, events }
     } catch (error) {
       // Too many open files, a disk that does not answer: it is there all the same, and its id is not free.
       if (error instanceof Error && 'syscall' in error && (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      this.#log(`archive: ${this.#path(run)} is torn and left out: ${reason(error)}`)
-      this.#bytes -= blocks(this.#entries.get(run)?.size ?? 0)
-      this.#entries.delete(run)
+      this.#leaveOut(run, error)
       return null
     }
+  }
+
+  /** Its dead letters that were not dropped. */
+  async *letters(run: string): AsyncGenerator<FailedTask> {
+    if (!this.has(run)) return
+    try {
+      for await (const line of this.#read(run)) {
+        const letter = line.t === 'task' && !this.dropped.has(line.id) ? letterOf(line) : null
+        if (letter !== null) yield letter
+      }
+    } catch (error) {
+      if (error instanceof Error && 'syscall' in error && (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      this.#leaveOut(run, error)
+    }
+  }
+
+  #leaveOut(run: string, error: unknown): void {
+    this.#log(`archive: ${this.#path(run)} is torn and left out: ${reason(error)}`)
+    this.#bytes -= blocks(this.#entries.get(run)?.size ?? 0)
+    this.#entries.delete(run)
   }
 
   /** Its lines; throws at the end if they are not what was written. */
@@ -259,12 +300,19 @@ export class Archive {
       if (entry.ended > now - age_ms && this.#bytes <= bytes && this.#entries.size <= runs) return
       this.#entries.delete(run)
       this.#bytes -= blocks(entry.size)
+      this.#dropped?.forget(run)
       await rm(this.#path(run), { force: true })
     }
   }
 }
 
-async function* lines(source: ArchiveSource, counts: { tasks: number; broker_bytes: number }, entry: () => object): AsyncGenerator<string> {
+interface Counts {
+  tasks: number
+  broker_bytes: number
+  letters?: Letters
+}
+
+async function* lines(source: ArchiveSource, counts: Counts, entry: () => object): AsyncGenerator<string> {
   const hash = createHash('sha256')
   const line = (it: Line): string => {
     const text = `${JSON.stringify(it)}\n`
@@ -278,6 +326,9 @@ async function* lines(source: ArchiveSource, counts: { tasks: number; broker_byt
     const { state } = task
     counts.broker_bytes +=
       TASK_BYTES + (state === null ? 0 : state.data.length + (state.result?.length ?? 0) + (state.failure?.length ?? 0))
+    for (const attempt of task.attempts ?? []) counts.broker_bytes += attempt.length
+    const letter = letterOf(task)
+    if (letter !== null) counts.letters = withLetter(counts.letters, letter)
     yield line({ t: 'task', ...task })
   }
   for (const event of source.events) {
@@ -286,6 +337,20 @@ async function* lines(source: ArchiveSource, counts: { tasks: number; broker_byt
   }
   yield `${JSON.stringify({ t: 'end', sha256: hash.digest('hex'), entry: entry() })}\n`
 }
+
+/** null: it was none. */
+export function letterOf({ id, queue, state, letter }: ArchivedTask): FailedTask | null {
+  if (letter !== true || state?.failure === null || state?.failure === undefined) return null
+  const { epoch, data, failure, ended_ms } = state
+  return { id, queue, epoch, data, failure, ended_ms: ended_ms ?? 0 }
+}
+
+const withLetter = (all: Letters | undefined, { queue, ended_ms }: FailedTask): Letters => ({
+  count: (all?.count ?? 0) + 1,
+  agents: [...new Set([...(all?.agents ?? []), queue])],
+  newest_ms: Math.max(all?.newest_ms ?? 0, ended_ms),
+  oldest_ms: Math.min(all?.oldest_ms ?? ended_ms, ended_ms),
+})
 
 /** A line by itself would cost the compressor more than its bytes do. */
 async function* blocksOf(texts: AsyncIterable<string>): AsyncGenerator<string> {

@@ -1,14 +1,18 @@
 /** Ended runs go into the archive, one after the other, and only then may the broker forget them. A start finds those that a kill left out. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WorkStatus } from '../../spec/protocol.ts'
-import type { Broker, TaskRef } from '../broker/port.ts'
+import type { Broker, TaskRef, TaskState } from '../broker/port.ts'
 import type { Archive, ArchivedTask } from './archive.ts'
+import { withoutLog } from './attempts.ts'
 import type { Retention } from './retention.ts'
 import { CLOSED_FROM_ARCHIVE, type Definition, LOST_FIELD, tasksOf } from './run-record.ts'
 import type { Witness } from './witness.ts'
 
 /** At most 64 × (64 KiB of input + 64 KiB of result) in memory. */
 const CHUNK = 64
+/** Records of executions that are kept of a task, the latest, and of a run with what they wrote: beyond it without. */
+const ATTEMPTS_OF_TASK = 20
+const ATTEMPT_BYTES = 8_388_608
 const MAX_PAUSE_MS = 30_000
 /** Beyond it a run waits for a quiet second: to archive 10,000 tasks takes as much as to route some thousand. */
 const LARGE = 500
@@ -123,15 +127,30 @@ export class Archiver {
 
   async *#read(refs: readonly TaskRef[]): AsyncGenerator<ArchivedTask> {
     const { signal } = this.#abort
+    const budget = { bytes: ATTEMPT_BYTES }
     for (let at = 0; at < refs.length; at += CHUNK) {
       const begin = performance.now()
       const part = refs.slice(at, at + CHUNK)
       const states = await this.#options.broker.read(part)
-      for (const [index, { queue, id }] of part.entries()) yield { id, queue, state: states[index] ?? null }
+      const extras = await Promise.all(part.map((ref, index) => this.#extras(ref, states[index] ?? null, budget)))
+      for (const [index, { queue, id }] of part.entries()) yield { id, queue, state: states[index] ?? null, ...extras[index] }
       // A large run goes slowly beside the work, unless others wait for their turn.
       if (refs.length > LARGE && this.#queue.size <= MAX_QUEUED)
         await sleep(IDLE_SHARE * (performance.now() - begin), undefined, { signal, ref: false })
     }
+  }
+
+  /** Of a task that did not complete at once. */
+  async #extras(ref: TaskRef, state: TaskState | null, budget: { bytes: number }): Promise<Pick<ArchivedTask, 'attempts' | 'letter'>> {
+    const { broker } = this.#options
+    if (state === null || (state.epoch <= 1 && state.failure === null)) return {}
+    const all = (await broker.readAttempts(ref)).slice(-ATTEMPTS_OF_TASK)
+    const attempts = all.map((text) => {
+      budget.bytes -= text.length
+      return budget.bytes < 0 ? withoutLog(text) : text
+    })
+    const isLetter = state.failure !== null && (await broker.deadLetter(ref)) !== null
+    return { ...(attempts.length === 0 ? {} : { attempts }), ...(isLetter ? { letter: true } : {}) }
   }
 
   async close(): Promise<void> {

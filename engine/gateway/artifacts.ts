@@ -213,6 +213,11 @@ export class Artifacts {
       run.sizes.set(view.digest, view.size)
       run.bytes += view.size
     }
+    // What nobody could name takes no room of the run.
+    const release = (): void => {
+      if ([...run.entries.values()].some((entry) => entry.view.digest === view.digest) || !run.sizes.delete(view.digest)) return
+      run.bytes -= view.size
+    }
     return () => {
       if (run.entries.get(field)?.view !== view) return
       if (before !== undefined) run.entries.set(field, before)
@@ -221,6 +226,7 @@ export class Artifacts {
         run.counts.set(execution, (run.counts.get(execution) ?? 1) - 1)
         this.#names -= 1
       }
+      release()
     }
   }
 

@@ -33,6 +33,12 @@ export const attemptOf = (lease: Lease, error: WorkError, now: number): AttemptV
   log: tailOf(lease.tail),
 })
 
+/** One of the broker's records, for a place that is short of room. */
+export function withoutLog(record: string): string {
+  const [view] = parseAttempts([record])
+  return view === undefined ? record : JSON.stringify({ ...view, log: '' })
+}
+
 /** Of the broker's records, in order; one that cannot be read is left out. */
 export function parseAttempts(records: readonly string[]): readonly AttemptView[] {
   const views = records.flatMap((text) => {

@@ -4,6 +4,7 @@ import type { Project } from '../../spec/model.ts'
 import type { Broker } from '../broker/port.ts'
 import type { Admission } from './admission.ts'
 import type { Dispatcher } from './dispatcher.ts'
+import type { Run } from './run.ts'
 import type { Tracing } from './tracing.ts'
 import type { Witness } from './witness.ts'
 
@@ -30,6 +31,11 @@ export async function insist<T>({ log, isClosing }: Pick<RunKit, 'log' | 'isClos
       if (isClosing() || !(error instanceof Error) || error.name !== 'ReplyError') throw error
       log(`the broker refuses: ${error.message}`)
       await sleep(REFUSED_PAUSE_MS)
+      if (isClosing()) throw error
     }
   }
 }
+
+/** The same for a run, until another object stands for it. */
+export const insistFor = <T>(kit: RunKit, run: Run, write: () => Promise<T>): Promise<T> =>
+  insist({ log: kit.log, isClosing: () => kit.isClosing() || run.stale }, write)

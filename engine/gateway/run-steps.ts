@@ -5,7 +5,7 @@ import type { HashField } from '../broker/port.ts'
 import { type JobPhase, readyJobs, runStatus, worst } from '../pipeline.ts'
 import { resolveJob, unfitResult } from './results.ts'
 import { type Job, jobRecord, phasesOf, type Run } from './run.ts'
-import { insist, type RunKit } from './run-kit.ts'
+import { insistFor, type RunKit } from './run-kit.ts'
 import { jobField } from './run-record.ts'
 import { addTasks } from './run-tasks.ts'
 
@@ -38,7 +38,7 @@ export class RunSteps {
     const { isClosing, log } = this.#kit
     if (isClosing()) return
     log(`run ${run.id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
-    if (run.status !== 'running') return
+    if (run.status !== 'running' || run.stale) return
     run.ending = false
     if (error instanceof RangeError || error instanceof TypeError || error instanceof SyntaxError)
       await this.end(run, 'failed').catch((again: unknown) => log(`run ${run.id}: ${String(again)}`))
@@ -46,7 +46,7 @@ export class RunSteps {
   }
 
   async #steps(run: Run): Promise<void> {
-    while (run.status === 'running') {
+    while (run.status === 'running' && !run.stale) {
       for (const [id, job] of run.jobs) await this.#settleJob(run, id, job)
       const phases = phasesOf(run)
       const status = runStatus(run.definition.pipeline, phases)
@@ -71,7 +71,7 @@ export class RunSteps {
   async #writeJob(run: Run, id: string, job: Job): Promise<void> {
     // The run's end is written with the job's: one round trip for the run of one task.
     if (runStatus(run.definition.pipeline, phasesOf(run)) !== null) return
-    await insist(this.#kit, () => this.#kit.broker.writeRun(run.id, [[jobField(id), JSON.stringify(jobRecord(job))]]))
+    await insistFor(this.#kit, run, () => this.#kit.broker.writeRun(run.id, [[jobField(id), JSON.stringify(jobRecord(job))]]))
   }
 
   /** false: there is no room for its tasks now. */
@@ -79,7 +79,7 @@ export class RunSteps {
     const { broker } = this.#kit
     const job = run.jobs.get(definition.id)
     const resolved = await resolveJob(broker, run, definition)
-    if (run.status !== 'running' || job === undefined) return true
+    if (run.status !== 'running' || run.stale || job === undefined) return true
     if (!resolved.ok) Object.assign(job, { phase: 'failed', error: resolved.error })
     else if (!this.#hasRoom(run, definition, job, resolved.inputs.length)) return false
     else if (job.error === undefined) Object.assign(job, { phase: 'running', items: resolved.inputs.length })
@@ -114,7 +114,7 @@ export class RunSteps {
   }
 
   async end(run: Run, status: WorkStatus): Promise<void> {
-    if (run.ending) return
+    if (run.ending || run.stale) return
     run.ending = true
     const { broker, tracing, witness } = this.#kit
     const unfit = run.pipeline !== null && status === 'completed' ? await unfitResult(broker, run) : null
@@ -132,7 +132,7 @@ export class RunSteps {
     const left = dedup === undefined ? undefined : { key: dedup.key, ttl_ms: run.created + dedup.ttl_ms - now }
     const close = (): Promise<number> =>
       broker.closeRun(run.id, [...fields, ['status', run.status], ['ended', String(now)], ['count', String(count)]], left)
-    await witness.endedRun(run.id, await insist(this.#kit, close), run.status)
+    await witness.endedRun(run.id, await insistFor(this.#kit, run, close), run.status)
     tracing.runEnded(run, run.status)
     await this.#ended(run)
   }

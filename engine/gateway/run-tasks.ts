@@ -3,7 +3,7 @@ import { ADD_CHUNK } from '../broker/port.ts'
 import type { PipelineJob } from '../../spec/model.ts'
 import type { Json } from '../../spec/protocol.ts'
 import type { Run } from './run.ts'
-import { insist, type RunKit } from './run-kit.ts'
+import { insistFor, type RunKit } from './run-kit.ts'
 import { taskId } from './run-record.ts'
 import { encodeTask, type Head, type Task } from './work.ts'
 
@@ -40,14 +40,14 @@ export async function addTasks(
     const part = batch
     batch = []
     characters = 0
-    const added = insist(kit, () => dispatcher().add(part))
+    const added = insistFor(kit, run, () => dispatcher().add(part))
     added.catch(() => {})
     await before
     before = added
   }
   for (const [item, input] of inputs.entries()) {
     if (only !== null && !only.has(item)) continue
-    if (run.status !== 'running') break
+    if (run.status !== 'running' || run.stale) break
     const task: Task = { id: taskId(run.id, job.id, item), agent: job.agent, ...head, children: 0, lease: null }
     const data = encodeTask(head, JSON.stringify(input))
     run.tasks.add(task.id)

@@ -25,6 +25,8 @@ export interface Run extends RunSpan {
   readonly children: RunChildren
   status: WorkStatus
   ending: boolean
+  /** All was read anew after a loss of the broker's data, and another object stands for the run: this one writes nothing more. */
+  stale: boolean
   advancing: Promise<void>
 }
 
@@ -45,6 +47,7 @@ export function makeRun(id: string, definition: Definition, created: number): Ru
     children: { tasks: 0, bytes: 0 },
     status: 'running',
     ending: false,
+    stale: false,
     advancing: Promise.resolve(),
   }
 }

@@ -57,6 +57,10 @@ export class Runs {
     const known = this.#open.get(run)
     return known === undefined ? !this.#recovered : known.status === 'running'
   }
+  /** As it stands in memory; null: it has ended, or there is none. */
+  opened(id: string): Pick<Run, 'definition' | 'jobs' | 'tasks'> | null {
+    return this.#open.get(id) ?? null
+  }
   get openCount(): number {
     return this.#open.size
   }
@@ -267,6 +271,8 @@ export class Runs {
 
   async #ended(run: Run): Promise<void> {
     this.#touched = true
+    // It was read anew meanwhile, and whoever stands for it now sees that it is closed, or closes it once more.
+    if (run.stale) return
     this.#open.delete(run.id)
     if (this.#delays.due(run.id) !== null) this.#options.admission.arrived(needsOf(run))
     this.#delays.delete(run.id)
@@ -295,8 +301,13 @@ export class Runs {
     if (run === undefined || run.ending) return false
     // At once: no step starts anything from here on.
     run.status = 'cancelled'
-    await this.#steps.end(run, 'cancelled')
-    return true
+    try {
+      await this.#steps.end(run, 'cancelled')
+      return true
+    } catch (error) {
+      if (!run.stale) throw error
+      return this.cancel(id)
+    }
   }
 
   /** Until the run has ended or the time is over. */
@@ -320,6 +331,7 @@ export class Runs {
   async recover(unfinished: readonly Task[]): Promise<void> {
     const { archive, archiver, broker, dispatcher } = this.#options
     const before = [...this.#open.values()]
+    for (const run of before) run.stale = true
     this.#recovered = false
     this.#open.clear()
     this.#leaving.clear()

@@ -185,10 +185,12 @@ export class Settling {
   async #back(lease: Lease, code: string, why: string, delay = 0): Promise<boolean> {
     const { book, broker, deadlines, events, open, tracing } = this.#desk
     const { task, holder } = lease
-    const ok =
+    const put = (): Promise<boolean> =>
       delay > 0
-        ? await broker.retryLater(task.agent, task.id, holder, delay, task.key !== undefined)
-        : await broker.requeue(task.agent, task.id, holder)
+        ? broker.retryLater(task.agent, task.id, holder, delay, task.key !== undefined)
+        : broker.requeue(task.agent, task.id, holder)
+    // With a lock that has expired it would stay where it is, and be found there and begun again without the pause.
+    const ok = (await put()) || ((await broker.relock(task.agent, task.id, holder)) && (await put()))
     tracing.processed(task, lease.epoch, lease.replica, lease.since, 'queued', code)
     events.add(task, 'requeued', delay > 0 ? `${why}; again in ${delay} ms` : why)
     book.release(lease)

@@ -10,6 +10,7 @@ import { gatewayDoor, PATHS, shardProject, shardState } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { peerToken } from '../tokens.ts'
 import { agentServer } from './agent-api.ts'
+import type { Pace } from './agent/storing.ts'
 import { Approvals } from './approvals.ts'
 import { Artifacts } from './artifacts.ts'
 import { readSecrets, watchRecord } from './config.ts'
@@ -51,8 +52,9 @@ export interface GatewayOptions {
   /** A folder of its own that outlives it: archive, artifacts, witness. */
   readonly stateDir?: string
   readonly traces?: string
-  /** Tests: less is kept. */
+  /** Tests: less is kept, and what is slow is cut sooner. */
   readonly limits?: RecordsOptions['limits']
+  readonly pace?: Pace
   /** With the first record and each later one. */
   readonly configured?: (project: Project) => void
   readonly log?: Log
@@ -159,7 +161,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const control = controlServer({ ...shared, ...(front === null ? {} : { front }) })
   const subnet = (): string => config.subnet('control')
   const open = index === 1 ? {} : { door: door({ key, project, subnet, control, find, health, log }) }
-  const servers = { agents: agentServer({ ...shared, key, tracing, journals, logs: new Logs(events), ...open }), control }
+  const agents = { ...shared, key, tracing, journals, logs: new Logs(events), ...open }
+  const servers = { agents: agentServer(options.pace === undefined ? agents : { ...agents, pace: options.pace }), control }
   const socket = options.controlSocket ?? PATHS.controlSocket
   await rm(socket, { force: true })
   await Promise.all([

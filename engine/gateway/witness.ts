@@ -3,12 +3,14 @@
  * broker that has counted less than is written here has lost data. Lines are in the file before a submit or an end is told to anyone;
  * they survive any kill of the gateway, and are synced to the disk sooner than the broker's log (100 ms against 1 s).
  */
-import { type FileHandle, open, readFile, rename } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { WorkStatus } from '../../spec/protocol.ts'
 
 export const WITNESS_FILE = 'witness.jsonl'
 const SYNC_MS = 100
+/** Lines that the disk did not take are written as soon as it does. */
+const AGAIN_MS = 2_000
 /** The file is written anew, with what is still of use, beyond this. */
 const COMPACT_BYTES = 4_194_304
 /** Times of writes: how exactly the beginning of a loss can be named. */
@@ -56,6 +58,9 @@ export class Witness {
   #size = 0
   /** Bytes of what was still of use when it was last written anew: with many open runs that is much, and must not be written each time. */
   #least = 0
+  /** The file is behind, and may end inside a line: it is to be written anew. */
+  #behind = false
+  #again: NodeJS.Timeout | null = null
   #pending: { readonly text: string; readonly done: () => void }[] = []
   #writing: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
@@ -107,7 +112,17 @@ export class Witness {
     }
     if (torn > 0) this.#log(`${this.#path}: ${torn} line(s) cannot be read and are left out`)
     this.#seen.clear()
-    await this.#rewrite()
+    await this.#rewrite().catch((error: unknown) => this.#refused(error))
+  }
+
+  /** A disk that is full, for example. What is to be remembered is in memory meanwhile, and on the disk as far as it got. */
+  #refused(error: unknown): void {
+    if (!this.#behind) this.#log(`${this.#path}: ${String(error)}; it is written when it can be`)
+    this.#behind = true
+    this.#again ??= setTimeout(() => {
+      this.#again = null
+      this.#flushSoon()
+    }, AGAIN_MS).unref()
   }
 
   #take(line: Line): void {
@@ -174,26 +189,31 @@ export class Witness {
     if (this.#path === null) return
     const done = Promise.withResolvers<void>()
     this.#pending.push({ text: `${JSON.stringify(line)}\n`, done: done.resolve })
+    this.#flushSoon()
+    await done.promise
+  }
+
+  #flushSoon(): void {
     this.#writing ??= this.#flush().finally(() => {
       this.#writing = null
     })
-    await done.promise
   }
 
   /** All that waits in one write. A disk that refuses is reported; work goes on, as the broker has it. */
   async #flush(): Promise<void> {
     await Promise.resolve()
+    if (this.#behind && this.#pending.length === 0) await this.#rewrite().catch((error: unknown) => this.#refused(error))
     while (this.#pending.length > 0) {
       const batch = this.#pending
       this.#pending = []
       const text = batch.map((it) => it.text).join('')
       try {
-        if (this.#size > COMPACT_BYTES + 2 * this.#least) await this.#rewrite()
+        if (this.#behind || this.#size > COMPACT_BYTES + 2 * this.#least) await this.#rewrite()
         await this.#file?.appendFile(text)
         this.#size += text.length
         this.#timer ??= setTimeout(() => this.#sync(), SYNC_MS)
       } catch (error) {
-        this.#log(`${this.#path}: ${String(error)}`)
+        this.#refused(error)
       }
       for (const { done } of batch) done()
     }
@@ -224,16 +244,19 @@ export class Witness {
       await rename(temporary, this.#path)
     } catch (error) {
       await file.close()
+      await rm(temporary, { force: true }).catch(() => {})
       throw error
     }
     await this.#file?.close()
     this.#file = file
+    this.#behind = false
     this.#size = text.length
     this.#least = text.length
   }
 
   async close(): Promise<void> {
     if (this.#timer !== null) clearTimeout(this.#timer)
+    if (this.#again !== null) clearTimeout(this.#again)
     await this.#writing
     await this.#file?.datasync().catch(() => {})
     await this.#file?.close()

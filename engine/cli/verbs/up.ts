@@ -1,5 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentctlError, EXIT } from '../../errors.ts'
 import { LABEL } from '../../names.ts'
+import type { PsView } from '../../progress.ts'
 import { ps } from '../../ps.ts'
 import { prepareStop } from '../../verbs.ts'
 import { type Applied, apply, showPlan } from '../apply.ts'
@@ -9,6 +11,10 @@ import { prepare } from '../prepare-up.ts'
 import type { Session } from '../session.ts'
 import { type Call, flag, type Run, value } from '../verb.ts'
 import { logRenderer } from '../views/logs.ts'
+
+/** An agent that runs already has so long to connect before it is shown as not ready. */
+const COMING_MS = 10_000
+const LOOK_MS = 200
 
 export const up: Run = async (session, call) => {
   const limit = value(call, 'waitTimeout')
@@ -22,12 +28,24 @@ export const up: Run = async (session, call) => {
   const { code, view } = await applyWithin(session, call, seconds)
   const isAttached = !flag(call, 'detach') && !flag(call, 'wait') && seconds === null
   if (session.out.json && code !== EXIT.interrupted) {
-    const { status, containers } = await ps(await session.verbs(), project.name)
+    const { status, containers } = await seen(session, project.name, code === EXIT.done ? COMING_MS : 0)
     const document = { ...view, status, containers }
     if (isAttached && code === EXIT.done) await session.out.line(document, () => '')
     else await session.out.print(document, () => '')
   } else await session.out.print(view, () => '')
   return isAttached && code === EXIT.done ? await followUntilInterrupt(session, project.name) : code
+}
+
+/** What an `up` before this one started, and was interrupted at, may be on its way to the gateway: no step of this one waits for it. */
+async function seen(session: Session, project: string, wait_ms: number): Promise<PsView> {
+  const ctx = await session.verbs()
+  for (const end = Date.now() + wait_ms; ; await sleep(LOOK_MS)) {
+    const view = await ps(ctx, project)
+    const isComing = view.containers.some(
+      ({ kind, status, health, ready }) => kind === 'agent' && status === 'running' && health !== 'unhealthy' && ready === false,
+    )
+    if (!isComing || Date.now() >= end || session.signal.aborted) return view
+  }
 }
 
 async function applyWithin(session: Session, call: Call, seconds: number | null): Promise<Applied> {

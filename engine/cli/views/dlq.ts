@@ -11,12 +11,19 @@ export function renderDeadLetters(tasks: readonly DeadLetterSummary[]): string {
   if (tasks.length === 0) return 'no dead letters'
   return table(
     ['TASK', 'AGENT', 'STATUS', 'ATTEMPTS', 'ENDED', 'ERROR'],
-    tasks.map((it) => [it.id, it.agent, it.status, String(it.attempts), it.ended_at, errorOf(it)]),
+    tasks.map((it) => [
+      it.id,
+      it.agent,
+      it.archived === true ? `${it.status}, archived` : it.status,
+      String(it.attempts),
+      it.ended_at,
+      errorOf(it),
+    ]),
   )
 }
 
 export function renderDeadLetter(view: DeadLetter, paint: Paint): string {
-  const head = `${paint('red', '✘')} ${view.status} ${view.id}  ${view.agent}  ${view.attempts} execution(s), ended ${view.ended_at}\n`
+  const head = `${paint('red', '✘')} ${view.status} ${view.id}  ${view.agent}  ${view.attempts} execution(s), ended ${view.ended_at}${view.archived === true ? ', archived' : ''}\n`
   const error = view.error === null ? '' : `error ${clean(view.error.code)}: ${clean(view.error.message)}\n`
   const trace = view.trace_id === null ? '' : `trace ${view.trace_id}\n`
   const history = view.history.length === 0 ? '' : `executions:\n${view.history.map(attempt).join('')}`

@@ -1,4 +1,4 @@
-import type { Explanation } from '../../../spec/protocol.ts'
+import { type Explanation, type RunExplanation, TERMINAL } from '../../../spec/protocol.ts'
 import { clean } from '../io.ts'
 
 /** Most immediate reason first, one line each. */
@@ -9,4 +9,10 @@ export function renderExplanations(all: readonly Explanation[]): string {
       return `${clean(id)}  ${clean(agent)}  ${status}\n${lines.join('') || '  nothing holds it back\n'}`
     })
     .join('')
+}
+
+export function renderRunExplanation({ run, status, tasks, next }: RunExplanation): string {
+  if (TERMINAL.has(status)) return `${run} waits for nothing: it has ended`
+  if (tasks.length === 0) return `${run}  ${status}\n  nothing of it waits at this moment\n`
+  return `${renderExplanations(tasks)}${next === null ? '' : '… and more of it has not ended\n'}`
 }

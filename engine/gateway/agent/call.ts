@@ -16,6 +16,7 @@ import type { TraceForwarder } from '../traces.ts'
 import type { Tracing } from '../tracing.ts'
 import type { Views } from '../views.ts'
 import type { Lease } from '../work.ts'
+import type { Pace } from './storing.ts'
 
 /** A request that meets a broker (or gateway) that is not ready is held for so long, then 503: below the 5 s after which runtimes give an answer up. */
 export const READY_MS = 2_000
@@ -33,6 +34,8 @@ export interface AgentApiOptions {
   readonly approvals: Approvals
   readonly artifacts: Artifacts
   readonly journals: Journals
+  /** Tests: of artifacts, in and out. */
+  readonly pace?: Pace
   readonly logs: Logs
   /** With several gateways: takes the requests of the first of them, which ask for what control sockets are asked for. */
   readonly door?: (request: IncomingMessage, response: ServerResponse) => boolean

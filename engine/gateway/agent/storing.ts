@@ -11,9 +11,34 @@ import { type Call, type Handler, leaseParam, lost } from './call.ts'
 /** Uploads and downloads of one replica at once: each is a file that is open. */
 const MAX_TRANSFERS = 16
 /** Slower than this for longer than the allowance: somebody holds a file open rather than sending one. */
-const MIN_BYTES_PER_S = 16_384
-const ALLOWANCE_MS = 20_000
-const LOOK_MS = 2_000
+export interface Pace {
+  readonly min_bytes_per_s: number
+  readonly allowance_ms: number
+  readonly look_ms: number
+}
+const PACE: Pace = { min_bytes_per_s: 16_384, allowance_ms: 20_000, look_ms: 2_000 }
+
+/** How long the other side has let us wait beyond what its bytes take at the pace. What came faster counts for an allowance at most. */
+class Meter {
+  readonly #pace: Pace
+  #owed_ms = 0
+
+  constructor(pace: Pace) {
+    this.#pace = pace
+  }
+  waited(ms: number): void {
+    this.#owed_ms += ms
+  }
+  moved(bytes: number): void {
+    const { min_bytes_per_s, allowance_ms } = this.#pace
+    this.#owed_ms = Math.max(-allowance_ms, this.#owed_ms - (bytes / min_bytes_per_s) * 1_000)
+  }
+  /** With what is waited right now. */
+  isOver(waiting_ms: number): boolean {
+    return this.#owed_ms + waiting_ms > this.#pace.allowance_ms
+  }
+}
+
 /** Of a body that is refused, so much is read before the answer: a client that sends first hears it then. */
 const DRAIN_BYTES = 1_048_576
 const DRAIN_MS = 2_000
@@ -57,7 +82,7 @@ export const store: Handler = async (kit, call) => {
     const view = await transfer(replica, async () => {
       await kit.artifacts.admit(kit.held(replica, token), type, declared)
       if (request.headers.expect !== undefined) response.writeContinue()
-      return kit.artifacts.put(kit.held(replica, token), name, type, paced(request))
+      return kit.artifacts.put(kit.held(replica, token), name, type, paced(request, kit.pace ?? PACE))
     })
     if (view === null) throw lost()
     sendJson(response, 200, JSON.stringify(view))
@@ -83,21 +108,19 @@ const lengthOf = (request: IncomingMessage): number | null => {
   return text === undefined ? null : Number(text)
 }
 
-/** The body, at least as fast as MIN_BYTES_PER_S. Only waiting for the sender counts, not our disk. */
-async function* paced(request: IncomingMessage): AsyncGenerator<Buffer> {
-  let bytes = 0
-  let waited = 0
+/** The body, at least at this pace. Only waiting for the sender counts, not our disk. */
+async function* paced(request: IncomingMessage, pace: Pace): AsyncGenerator<Buffer> {
+  const meter = new Meter(pace)
   let since = Date.now()
   const timer = setInterval(() => {
-    const waiting = since === 0 ? 0 : Date.now() - since
-    if (waited + waiting > ALLOWANCE_MS + (bytes / MIN_BYTES_PER_S) * 1_000)
-      request.destroy(new HttpError(408, 'too_slow', `the body comes slower than ${MIN_BYTES_PER_S} bytes a second`))
-  }, LOOK_MS)
+    if (meter.isOver(since === 0 ? 0 : Date.now() - since))
+      request.destroy(new HttpError(408, 'too_slow', `the body comes slower than ${pace.min_bytes_per_s} bytes a second`))
+  }, pace.look_ms)
   try {
     for await (const chunk of request) {
-      waited += Date.now() - since
+      meter.waited(Date.now() - since)
       since = 0
-      bytes += (chunk as Buffer).length
+      meter.moved((chunk as Buffer).length)
       yield chunk as Buffer
       since = Date.now()
     }
@@ -145,14 +168,19 @@ export const fetchArtifact: Handler = async (kit, call) => {
     const blob = await kit.artifacts.open(digest)
     if (blob === null) throw missing()
     try {
-      await send(call, digest, blob)
+      await send(call, digest, blob, kit.pace ?? PACE)
     } finally {
       await blob.file.close().catch(() => {})
     }
   })
 }
 
-async function send({ request, response }: Call, digest: string, { file, size }: { file: FileHandle; size: number }): Promise<void> {
+async function send(
+  { request, response }: Call,
+  digest: string,
+  { file, size }: { readonly file: FileHandle; readonly size: number },
+  pace: Pace,
+): Promise<void> {
   const range = rangeOf(request.headers.range, size)
   const head = { 'content-type': 'application/octet-stream', 'accept-ranges': 'bytes', etag: `"${digest}"` }
   if (range === 'unsatisfiable') {
@@ -170,15 +198,18 @@ async function send({ request, response }: Call, digest: string, { file, size }:
     response.end()
     return
   }
-  let sent = 0
-  const started = Date.now()
+  const meter = new Meter(pace)
+  let looked = Date.now()
   const timer = setInterval(() => {
-    if (Date.now() - started > ALLOWANCE_MS + (sent / MIN_BYTES_PER_S) * 1_000) response.destroy()
-  }, LOOK_MS)
+    const now = Date.now()
+    meter.waited(now - looked)
+    looked = now
+    if (meter.isOver(0)) response.destroy()
+  }, pace.look_ms)
   try {
     const stream = file.createReadStream({ start: from, end: to, autoClose: false })
     stream.on('data', (chunk) => {
-      sent += chunk.length
+      meter.moved(chunk.length)
     })
     await pipeline(stream, response)
   } catch {

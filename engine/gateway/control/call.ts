@@ -22,7 +22,7 @@ export interface ControlApiOptions {
   readonly runs: Runs
   readonly views: Views
   readonly events: RunEvents
-  readonly records: Pick<Records, 'loss'>
+  readonly records: Pick<Records, 'loss' | 'archive'>
   readonly traces: TraceForwarder
   readonly approvals: Pick<Approvals, 'decide' | 'get' | 'list' | 'pendingOf'>
   readonly artifacts: Pick<Artifacts, 'ofRun' | 'open'>

@@ -189,6 +189,12 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
       ),
     ),
   }),
+  RunExplanation: object({
+    run: RUN,
+    status: ref('Status'),
+    tasks: listOf(ref('Explanation')),
+    next: orNull(text('`after` of the next page.')),
+  }),
   Attempt: object({
     attempt: count,
     replica: text('AGENT.REPLICA'),
@@ -197,8 +203,8 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
     error: ref('WorkError'),
     log: text('The end of what it wrote.'),
   }),
-  DeadLetterSummary: object(deadLetter()),
-  DeadLetter: object({ ...deadLetter(), input: json, history: listOf(ref('Attempt')), events: listOf(ref('Event')) }),
+  DeadLetterSummary: object(deadLetter(), ['archived']),
+  DeadLetter: object({ ...deadLetter(), input: json, history: listOf(ref('Attempt')), events: listOf(ref('Event')) }, ['archived']),
   Approval: object({
     id: string,
     task: string,
@@ -228,5 +234,6 @@ function deadLetter(): { readonly [name: string]: Schema } {
     error: refOrNull('WorkError'),
     ended_at: time,
     trace_id: orNull(string),
+    archived: { type: 'boolean', description: 'Its run has left the broker; what is told of it is from the archive.' },
   }
 }

@@ -75,6 +75,16 @@ const RUN_ROUTES: readonly Route[] = [
     handle: streamEvents,
   },
   {
+    method: 'GET',
+    path: '/v1/runs/{run}/explain',
+    id: 'explainRun',
+    summary: 'Why a run does not go on: each of its unfinished tasks, and what they delegated',
+    query: { limit: LIMIT, after: { type: 'string', description: '`next` of the page before' } },
+    answers: answerJson('A page; of a run that has ended an empty one.', ref('RunExplanation')),
+    errors: [404, 503],
+    handle: runs.explain,
+  },
+  {
     method: 'POST',
     path: '/v1/runs/{run}/cancel',
     id: 'cancelRun',

@@ -1,6 +1,7 @@
 /** Runs: submit, list, inspect, follow, cancel, retry. */
 import type { WorkStatus } from '../../../spec/protocol.ts'
 import { type Call, type Kit, limitOf, noRun, send, waitOf } from './call.ts'
+import { runExplanation } from './explain.ts'
 import { page, type RunPage } from './listing.ts'
 import { retryRequest } from './retry.ts'
 import { submitRequest } from './submit.ts'
@@ -39,6 +40,15 @@ export async function show(kit: Kit, call: Call): Promise<void> {
   await kit.whenReady()
   await kit.runs.whenEnded(id, waitOf(call), call.signal)
   const view = await kit.views.run(id)
+  if (view === null) throw noRun(id)
+  send(call, view)
+}
+
+export async function explain(kit: Kit, call: Call): Promise<void> {
+  const id = call.at['run'] as string
+  // What is in memory can be told at once while the broker is away.
+  if (kit.broker.connected || kit.runs.opened(id) === null) await kit.whenReady()
+  const view = await runExplanation(kit, id, { limit: limitOf(call), after: call.url.searchParams.get('after') })
   if (view === null) throw noRun(id)
   send(call, view)
 }

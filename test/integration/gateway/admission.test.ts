@@ -1,10 +1,17 @@
 /** Back-pressure: a full queue, a full broker and a full disk refuse new work by name; work that is in goes on and ends. */
+import { execFileSync } from 'node:child_process'
+import { appendFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
 import type { Json } from '../../../spec/protocol.ts'
 import { harness, type Harness, until } from './harness.ts'
 
 let h: Harness
-afterEach(() => h.stop())
+const mounts: string[] = []
+afterEach(async () => {
+  for (const path of mounts.splice(0)) execFileSync('umount', ['--lazy', path])
+  await h.stop()
+})
 
 const post = (body: object) => h.control('POST', '/v1/runs', body)
 const tasks = (count: number, input: Json = 1) => ({ agent: 'work', type: 'task', tasks: Array.from({ length: count }, () => input) })
@@ -163,4 +170,80 @@ test('a disk below the floor: new work is refused, what is under way ends', asyn
   expect(refused.json.error.message).toContain('disk')
   h.agent('work').run(1, async () => 'well')
   expect((await h.ended(run)).result).toEqual({ task: ['well'] })
+})
+
+/** A disk of its own for what the gateway keeps; null: why there is none. */
+function smallDisk(path: string, bytes: number): string | null {
+  if (process.getuid?.() !== 0) return 'to mount a small disk needs root'
+  mkdirSync(path)
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'tmpfs', path], { stdio: 'pipe' })
+    mounts.push(path)
+    return null
+  } catch (error) {
+    return `no small disk can be mounted here: ${String((error as { stderr?: Buffer }).stderr ?? error)}`
+  }
+}
+
+/** Until the disk has no block left. */
+function fill(file: string): void {
+  const block = Buffer.alloc(65_536, 120)
+  for (let size = block.length; size >= 4_096; ) {
+    try {
+      appendFileSync(file, block.subarray(0, size))
+    } catch (error) {
+      expect((error as NodeJS.ErrnoException).code).toBe('ENOSPC')
+      size /= 2
+    }
+  }
+}
+
+test('a disk that is full: new work is refused, what is under way goes on and ends, and when it is freed nothing is missing', async (context) => {
+  h = await harness()
+  const state = join(h.directory, 'state')
+  const reason = smallDisk(state, 16_777_216)
+  if (reason !== null) return context.skip(reason)
+  h.configure({ work: { concurrency: 2, delegates_to: ['other'] }, other: {} })
+  const limits = { minFreeBytes: 4_194_304 }
+  let gateway = await h.start({ limits })
+  const work = h.agent('work')
+  const runs = [await h.submit(tasks(1) as never), await h.submit(tasks(2) as never)]
+  const [held] = (await work.lease(1)).tasks
+  fill(join(state, 'full'))
+  const refused = await until('it is refused', 5_000, async () => {
+    const reply = await post(tasks(1))
+    if (reply.status === 200) runs.push(reply.json.run)
+    return reply.status === 200 ? null : reply
+  })
+  expect([refused.status, refused.json.error.code]).toEqual([503, 'AG6009'])
+  expect(refused.json.error.message).toContain('the disk of the state volume has 0.0 MiB free; work is taken from 4.0 MiB on')
+  const delegated = await work.post('/v1/delegate', { lease: held?.lease, key: 'a', agent: 'other', input: 1 })
+  expect([delegated.status, delegated.json.error.code]).toEqual([503, 'AG6009'])
+
+  // What it holds ends, and so does what waits, over a start of the gateway too.
+  expect((await work.post('/v1/heartbeat', { lease: held?.lease })).status).toBe(200)
+  expect((await work.post('/v1/complete', { lease: held?.lease, result: 'held' })).status).toBe(200)
+  await gateway.close()
+  gateway = await h.start({ limits })
+  expect((await post(tasks(1))).json.error.code).toBe('AG6009')
+  work.run(2, async () => 'well')
+  for (const run of runs) expect((await h.ended(run)).status).toBe('completed')
+  expect(readdirSync(join(state, 'archive')).filter((name) => name.endsWith('.gz'))).toEqual([])
+
+  rmSync(join(state, 'full'))
+  const more = await until('work is taken again', 10_000, async () => {
+    const reply = await post(tasks(1))
+    return reply.status === 200 ? (reply.json.run as string) : null
+  })
+  expect((await h.ended(more)).status).toBe('completed')
+  // What could not be written then is.
+  await until('all are in the archive', 40_000, () => {
+    const names = readdirSync(join(state, 'archive'))
+    return [...runs, more].every((run) => names.includes(`${run}.json.gz`))
+  })
+  expect((await h.control('GET', '/v1/health')).json).toMatchObject({ ok: true, broker_loss: null })
+  await gateway.close()
+  await h.start({ limits })
+  expect((await h.control('GET', '/v1/health')).json.broker_loss).toBeNull()
+  for (const run of [...runs, more]) expect((await h.control('GET', `/v1/runs/${run}`)).json.status).toBe('completed')
 })

@@ -5,8 +5,9 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ARCHIVE_LIMITS } from '../../../engine/gateway/archive.ts'
 import { RETENTION_LIMITS } from '../../../engine/gateway/retention.ts'
 import type { Gateway } from '../../../engine/gateway/start.ts'
+import { DEFAULT_WORK } from '../../../spec/model.ts'
 import type { Json } from '../../../spec/protocol.ts'
-import { harness, type Harness, type StartOptions, until } from './harness.ts'
+import { type AnyJson, harness, type Harness, type StartOptions, until } from './harness.ts'
 
 let h: Harness
 let gateway: Gateway
@@ -204,4 +205,56 @@ test('a run that was half forgotten (its tasks, not its record, when the gateway
   expect(await h.broker().readRun(run)).not.toBeNull()
   expect(seen.result).toEqual({ task: [{ done: 1 }, { done: 2 }] })
   expect(await show(run)).toEqual(seen)
+})
+
+test('dead letters of runs that have left the broker are listed, shown with each execution, run again and dropped', async () => {
+  h.configure({
+    work: { concurrency: 4, work: { retry: { ...DEFAULT_WORK.retry, attempts: 2, delay_ms: 10, on: ['bad_luck'] } } },
+    plan: {},
+  })
+  await start(keep(1))
+  const letters = async (query = '') => (await h.control('GET', `/v1/dlq${query}`)).json
+  const first = await plain(['fail', 'good', 'fail'])
+  const second = await plain(['fail'])
+  const [one, other, third] = [`${first}.task.0`, `${first}.task.2`, `${second}.task.0`]
+  const listed = (await letters()).tasks
+  expect([listed[0].id, listed.map((it: AnyJson) => it.id).toSorted()]).toEqual([third, [one, other, third].toSorted()])
+  expect(listed.some((it: AnyJson) => it.archived !== undefined)).toBe(false)
+  const live = (await h.control('GET', `/v1/dlq/${one}`)).json
+  // Dropped while its run is in the broker: it does not come back with the archive's copy.
+  expect((await h.control('POST', `/v1/dlq/${other}/drop`, {})).status).toBe(200)
+  await archived(first)
+  const last = await plain(['good'])
+  await gone(second)
+  expect((await letters()).tasks).toMatchObject([
+    { id: third, archived: true, agent: 'work', status: 'failed', attempts: 2, error: { code: 'bad_luck' } },
+    { id: one, archived: true },
+  ])
+  const show = (await h.control('GET', `/v1/dlq/${one}`)).json
+  expect(show).toEqual({ ...live, archived: true })
+  expect(show.history.map((it: AnyJson) => [it.attempt, it.error.message])).toEqual([
+    [1, 'no luck'],
+    [2, 'no luck'],
+  ])
+  // Pages lead from what the broker has into the archive.
+  const fresh = `${await plain(['fail'])}.task.0`
+  const ids: string[] = []
+  for (let before: string | null = ''; before !== null; ) {
+    const page: AnyJson = await letters(`?limit=1${before === '' ? '' : `&before=${before}`}`)
+    ids.push(...page.tasks.map((it: AnyJson) => it.id))
+    before = page.next
+  }
+  expect(ids).toEqual([fresh, third, one])
+  expect((await letters('?agent=plan')).tasks).toEqual([])
+  expect((await letters('?agent=work')).tasks).toHaveLength(3)
+
+  const again = (await h.control('POST', `/v1/dlq/${third}/retry`, { input: 'mended' })).json.run
+  expect(await h.ended(again)).toMatchObject({ status: 'completed', retry_of: second })
+  expect((await h.control('POST', `/v1/dlq/${third}/drop`, {})).status).toBe(200)
+  for (const path of [`/v1/dlq/${third}`, `/v1/dlq/${other}`, `/v1/dlq/${last}.task.0`])
+    expect([path, (await h.control('GET', path)).json.error.code]).toEqual([path, 'AG6011'])
+  await gone(fresh.split('.')[0] ?? '')
+  await restart(keep(1))
+  expect((await letters()).tasks.map((it: AnyJson) => it.id)).toEqual([fresh, one])
+  expect((await h.control('POST', `/v1/dlq/${third}/drop`, {})).status).toBe(404)
 })

@@ -50,6 +50,7 @@ test('a delayed run waits, and says so', async () => {
   expect((await client.run(run)).status).toBe('queued')
   const { status, reasons } = await client.explain(`${run}.task.0`)
   expect([status, ['run_delayed', 'delayed'].includes(reasons[0]?.code ?? '')]).toEqual(['queued', true])
+  expect(await client.explainRun(run, { limit: 1 })).toMatchObject({ run, status: 'queued', tasks: [{ status: 'queued' }], next: null })
   await client.cancel(run)
   expect((await client.wait(run)).status).toBe('cancelled')
 })

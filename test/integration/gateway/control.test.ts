@@ -20,6 +20,7 @@ beforeAll(async () => {
           second: { agent: 'idle', needs: ['first'] },
         },
       },
+      held: { jobs: { first: { agent: 'idle' }, second: { agent: 'idle', needs: ['first'] } } },
       echo: {
         inputs: { text: { type: 'string', default: 'x', required: false } },
         jobs: { say: { agent: 'worker', with: { $ref: ['inputs', 'text'] } } },
@@ -225,4 +226,44 @@ test('a job that needs another says which', async () => {
   // The worker is quick: by now the need may have been met.
   if (first[0]?.code === 'needs') expect(first[0].ref).toBe('first')
   await call('POST', `/v1/runs/${json.run}/cancel`, {})
+})
+
+test('explain of a run is one call: its jobs that wait, its tasks, and what they delegated, in pages', async () => {
+  const explain = async (run: string, query = ''): Promise<AnyJson> => (await call('GET', `/v1/runs/${run}/explain${query}`)).json
+  const chain = await submit({ pipeline: 'held', inputs: {} })
+  expect(await explain(chain)).toMatchObject({
+    run: chain,
+    status: 'running',
+    tasks: [
+      { id: `${chain}.first.0`, agent: 'idle', status: 'queued', reasons: [{ code: 'no_replica' }] },
+      { id: `${chain}.second.0`, agent: 'idle', status: 'queued', reasons: [{ code: 'needs', ref: 'first' }] },
+    ],
+    next: null,
+  })
+  await call('POST', `/v1/runs/${chain}/cancel`, {})
+  expect(await explain(chain)).toEqual({ run: chain, status: 'cancelled', tasks: [], next: null })
+
+  const parent = gateway.agent('parent')
+  const run = await submit({ agent: 'parent', tasks: Array.from({ length: 12 }, (_, index) => index) })
+  const { tasks } = await parent.lease(1)
+  const made = await parent.post('/v1/delegate', { lease: tasks[0]?.lease, key: 'k', agent: 'idle', input: 1 })
+  const whole = await explain(run)
+  const ids = whole.tasks.map((it: AnyJson) => it.id)
+  expect(ids).toEqual([...Array.from({ length: 12 }, (_, item) => `${run}.task.${item}`), made.json.task])
+  expect([whole.tasks[0].status, whole.tasks[0].reasons[0]]).toMatchObject(['running', { code: 'child', ref: made.json.task }])
+  const pages: string[] = []
+  for (let after: string | null = ''; after !== null; ) {
+    const page: AnyJson = await explain(run, `?limit=5${after === '' ? '' : `&after=${after}`}`)
+    expect(page.tasks.length).toBeLessThanOrEqual(5)
+    pages.push(...page.tasks.map((it: AnyJson) => it.id))
+    after = page.next
+  }
+  expect(pages).toEqual(ids)
+  // The last of a page ends before the next one is asked for.
+  expect((await parent.post('/v1/complete', { lease: tasks[0]?.lease, result: 1 })).status).toBe(200)
+  expect((await explain(run, `?limit=2&after=${run}.task.0`)).tasks.map((it: AnyJson) => it.id)).toEqual([`${run}.task.1`, `${run}.task.2`])
+  const delayed = await submit({ agent: 'parent', tasks: [1], delay_ms: 3_600_000 })
+  expect(await explain(delayed)).toMatchObject({ status: 'queued', tasks: [{ reasons: [{ code: 'run_delayed' }] }] })
+  for (const it of [run, delayed]) await call('POST', `/v1/runs/${it}/cancel`, {})
+  expect((await call('GET', `/v1/runs/run_01J00000000000000000000000/explain`)).status).toBe(404)
 })

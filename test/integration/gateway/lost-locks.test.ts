@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { DEFAULT_WORK } from '../../../spec/model.ts'
 import type { Gateway } from '../../../engine/gateway/start.ts'
 import { harness, type Harness, until } from './harness.ts'
 import { take } from './storing.ts'
@@ -11,7 +12,8 @@ let gateway: Gateway
 let redis: Redis
 beforeAll(async () => {
   h = await harness()
-  h.configure({ a: {}, b: {}, c: {} })
+  const retry = { ...DEFAULT_WORK.retry, attempts: 2, delay_ms: 6_000, jitter: 0 }
+  h.configure({ a: {}, b: {}, c: {}, d: { work: { retry } } })
   gateway = await h.start()
   redis = new Redis({ host: h.redis.host, port: h.redis.port, password: h.redis.password })
 })
@@ -32,6 +34,19 @@ test('a result whose lock has expired is taken', async () => {
   await expire(task.id)
   expect((await a.post('/v1/complete', { lease: task.lease, result: 'once' })).json).toEqual({ ok: true })
   expect((await h.ended(run)).jobs[0]).toMatchObject({ status: 'completed', result: 'once', attempts: 1 })
+})
+
+test('a failure whose lock has expired is tried again after its pause, not before', async () => {
+  await h.submit({ agent: 'd', type: 'task', tasks: [1] })
+  const d = h.agent('d')
+  const task = await take(d)
+  await expire(task.id)
+  const failed = Date.now()
+  const error = { code: 'busy', message: 'busy', retryable: true }
+  expect((await d.post('/v1/fail', { lease: task.lease, error })).json).toEqual({ ok: true })
+  expect((await h.broker().delayed('d')).map(({ id }) => id)).toEqual([task.id])
+  expect(await take(d)).toMatchObject({ id: task.id, attempt: 2 })
+  expect(Date.now() - failed).toBeGreaterThanOrEqual(5_900)
 })
 
 test('a cancelled task whose agent and lock are gone has ended in the broker, too', async () => {

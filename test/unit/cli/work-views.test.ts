@@ -3,7 +3,7 @@ import { parseMilliseconds } from '../../../engine/cli/arguments.ts'
 import { plain } from '../../../engine/cli/io.ts'
 import { renderApproval, renderApprovals } from '../../../engine/cli/views/approvals.ts'
 import { renderDeadLetter, renderDeadLetters } from '../../../engine/cli/views/dlq.ts'
-import { renderExplanations } from '../../../engine/cli/views/explain.ts'
+import { renderExplanations, renderRunExplanation } from '../../../engine/cli/views/explain.ts'
 import { durationText, renderArtifacts, renderRun, renderRuns, sizeText } from '../../../engine/cli/views/work.ts'
 
 const AT = '2026-01-01T00:00:00.000Z'
@@ -88,6 +88,9 @@ test('reasons are lines below their task', () => {
   expect(renderExplanations([view])).toBe(
     'run_1.a.0  coder  queued\n  slots_busy: all slots are in use\n  behind: 3 task(s) are�[2J before it\n',
   )
+  const run = { run: 'run_1', status: 'running', tasks: [{ ...view, reasons: [] }], next: 'run_1.a.0' } as const
+  expect(renderRunExplanation(run)).toBe('run_1.a.0  coder  queued\n  nothing holds it back\n… and more of it has not ended\n')
+  expect(renderRunExplanation({ ...run, status: 'failed', tasks: [], next: null })).toContain('it has ended')
 })
 
 const letter = {

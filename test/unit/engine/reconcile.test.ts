@@ -142,6 +142,16 @@ test.each([
   expect(about(text(all, running(all, { 'p-a-1': change })), /start-container|create-container/)).toContain(line)
 })
 
+test('a container that an interrupted up left half made gets its volume before it starts; a volume in use stays as it is', () => {
+  const all = want(project({ agents: [agent('a')] }))
+  const plan = reconcile(all, running(all, { 'p-agentctl-broker-1': { status: 'created' } }), { writeRecord: null })
+  const own = plan.steps.find(({ operation }) => operation.op === 'own-volume')
+  const start = plan.steps.find(({ operation }) => operation.op === 'start-container')
+  expect([own?.target, start?.target]).toEqual(['volume:p_agentctl-broker', 'container:p-agentctl-broker-1'])
+  expect(start?.needs).toContain(own?.id)
+  expect(text(all, running(all, { 'p-agentctl-broker-1': { status: 'exited', exit_code: 1 } }))).not.toContain('own-volume')
+})
+
 test('a service that ended well is not started again by the controller; one that failed is', () => {
   const all = want(project({ agents: [agent('a')], services: [service('db')] }))
   const ended = (exit_code: number): Observed => running(all, { 'p-db-1': { status: 'exited', exit_code } })
