@@ -5,6 +5,10 @@
 
 /** Shorter values stand in too many words, and hiding them there would tell what they are. */
 const LEAST = 6
+/** The password "postgres" of a service that is called so: names in what scripts read must stay. */
+export const isWord = (value: string | Buffer): boolean => /^[a-z]{1,15}$/.test(value.toString().trim())
+/** Of a value with more lines it is enough to know the whole: each line is looked for in all that is written. */
+const MOST_LINES = 200
 
 export class Redactor {
   /** form → name, the longest form first. */
@@ -15,6 +19,7 @@ export class Redactor {
   learn(values: { readonly [name: string]: string | Buffer }): void {
     let grown = false
     for (const [name, value] of Object.entries(values)) {
+      if (isWord(value)) continue
       for (const form of [...formsOf(value), ...linesOf(value)]) {
         if (this.#names.has(form)) continue
         this.#names.set(form, name)
@@ -50,7 +55,7 @@ function linesOf(value: string | Buffer): readonly string[] {
     .toString()
     .split('\n')
     .map((line) => line.trim())
-  return lines.length === 1 ? [] : lines.filter((line) => line.length >= LEAST).flatMap(written)
+  return lines.length === 1 || lines.length > MOST_LINES ? [] : lines.filter((line) => line.length >= LEAST).flatMap(written)
 }
 
 function written(text: string): readonly string[] {

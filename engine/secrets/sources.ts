@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { Diagnostic, Place } from '../../spec/diagnostic.ts'
 import { DEFAULTS, type Project, type Secret, type Workload } from '../../spec/model.ts'
 import { placeOf, reason } from '../preflight.ts'
-import { formsOf } from '../redact.ts'
+import { formsOf, isWord } from '../redact.ts'
 import { runCommand } from './command.ts'
 
 export interface SourceOptions {
@@ -75,11 +75,9 @@ const workloads = (project: Project): readonly (readonly ['agents' | 'services',
   ...Object.values(project.services).map((service) => ['services', service] as const),
 ]
 
-/** A short value or a word stands in a configuration for other reasons: the user "postgres" with the password "postgres". */
-const isTelling = (value: Buffer): boolean => {
-  const text = value.toString('utf8').trim()
-  return text.length >= 8 && !/^[a-z]{8,15}$/.test(text)
-}
+/** A short value stands in a configuration for other reasons, too. */
+const LEAST = 8
+const isTelling = (value: Buffer): boolean => value.toString('utf8').trim().length >= LEAST && !isWord(value)
 
 /** Values that the container's configuration would repeat, where `inspect` shows them. */
 function* inPlainSight(project: Project, values: { readonly [name: string]: Buffer }): Generator<Problem & { readonly key: string }> {

@@ -230,7 +230,12 @@ export async function writeSecrets(options: DeliveryOptions, containers: readonl
   const incoming = `${INCOMING}-${randomBytes(6).toString('hex')}`
   const aside = exchanged.map((entry, index) => ({ ...entry, path: `${incoming}/${index}` }))
   const archive = [...fresh, ...(aside.length === 0 ? [] : [{ path: `${incoming}/`, mode: 0o700, ...root }, ...aside])]
-  await runtime.putArchive(holder, PATHS.secretsRoot, packEntries(archive), signal)
+  try {
+    await runtime.putArchive(holder, PATHS.secretsRoot, packEntries(archive), signal)
+  } catch (error) {
+    if (aside.length > 0) await sweep(runtime, holder)
+    throw error
+  }
   if (exchanged.length + dropped.length === 0) return
   const moved = await runtime.exec(
     holder,
@@ -262,9 +267,15 @@ while [ "$1" != -- ]; do
   shift
 done
 shift
-rm -rf "$from"
+rm -rf ${INCOMING}-*
 [ $# = 0 ] || rm -f "$@"
 `
+
+/** What could not be written whole (the volume is full) must not fill it. Not under the caller's signal: an interrupted one cleans up, too. */
+async function sweep(runtime: ContainerRuntime, holder: string): Promise<void> {
+  const script = `rm -rf ${PATHS.secretsRoot}/${INCOMING}-*`
+  await runtime.exec(holder, ['sh', '-c', script], { timeout_ms: EXCHANGE_MS }, AbortSignal.timeout(EXCHANGE_MS)).catch(() => undefined)
+}
 
 /** A folder of a one-off goes with it. */
 export async function forgetFolder(runtime: ContainerRuntime, project: string, container: string, signal: AbortSignal): Promise<void> {
