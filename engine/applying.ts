@@ -76,18 +76,25 @@ export async function plan(
   const store = { ...(known ?? newStore()), values: values ?? known?.values ?? {} }
   const { exchanged, recreated } =
     kept === null || delivered === null ? NO_CHANGES : changesOf({ ...kept, values: given }, delivered, want.containers)
+  const stale = kept === null || values === null ? [] : differing(kept.values, values)
   const plan = reconcile(want, observed, {
     ...(options.forceRecreate === undefined ? {} : { forceRecreate: options.forceRecreate }),
     ...(options.removeOrphans === undefined ? {} : { removeOrphans: options.removeOrphans }),
     ...(options.heal === undefined ? {} : { heal: options.heal }),
     changedSecrets: exchanged,
     recreate: recreated,
+    ...(stale.length === 0
+      ? {}
+      : { keepSecrets: `${stale.length === 1 ? 'secret' : 'secrets'} ${stale.join(', ')} changed; no container has it` }),
     writeRecord: changed ? { revision, cause: changeOf(previous, next) } : null,
   })
   return { plan, desired: want, store, given: values !== null }
 }
 
 const NO_CHANGES: ReturnType<typeof changesOf> = { exchanged: {}, recreated: {} }
+
+const differing = (a: SecretStore['values'], b: SecretStore['values']): readonly string[] =>
+  [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => a[name] !== b[name]).sort()
 
 function tell(ctx: VerbContext, store: SecretStore): void {
   ctx.learn?.({ ...bytesOf(store.values), 'project-key': store.project_key, 'broker-password': store.broker_password })

@@ -18,6 +18,8 @@ export interface ReconcileOptions extends JudgeOptions {
   readonly writeRecord: { readonly revision: number; readonly cause: string } | null
   /** Containers whose secrets changed, and why: their files are exchanged, they go on running. */
   readonly changedSecrets?: { readonly [container: string]: string }
+  /** Values changed, and why they are to be kept for who starts later, also if no container has them now. */
+  readonly keepSecrets?: string
 }
 
 export function reconcile(desired: Desired, observed: Observed, options: ReconcileOptions): Plan {
@@ -238,6 +240,10 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     ])
     for (const name of names) secrets.set(name, step)
   }
+  if (options.keepSecrets !== undefined && secrets.size === 0)
+    build.add({ op: 'write-secrets', containers: [] }, `volume:${volumeName(desired.project, SECRETS_VOLUME)}`, options.keepSecrets, [
+      holderStart,
+    ])
 
   for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) {
     if (want.spec.kind === 'gateway' && ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? ''))

@@ -111,10 +111,10 @@ class Sweep {
   readonly #kinds: ReadonlyMap<string, string>
   readonly found = new Set<string>()
   readonly looked = new Set<string>()
-  constructor(secrets: { readonly [kind: string]: string }) {
+  constructor(secrets: { readonly [kind: string]: string }, file = 'patterns') {
     const kinds = Object.entries(secrets).flatMap(([kind, value]) => forms(value).map((form) => [form, kind] as const))
     this.#kinds = new Map(kinds)
-    this.#patterns = join(work, 'patterns')
+    this.#patterns = join(work, file)
     writeFileSync(this.#patterns, `${[...this.#kinds.keys()].join('\n')}\n`, { mode: 0o600 })
   }
   text(where: string, text: string): void {
@@ -234,7 +234,8 @@ test('the secrets are in their own files, and nowhere else', async (context) => 
       ),
     ),
   )
-  const sweep = new Sweep({ ...canary, control, 'project key': store.project_key, 'broker password': store.broker_password, ...tokens })
+  const secrets = { ...canary, 'project key': store.project_key, 'broker password': store.broker_password, ...tokens }
+  const sweep = new Sweep({ ...secrets, control })
   const containers = await runtime.containers(name)
   const names = containers.map((it) => it.name).sort()
   expect(names.length).toBeGreaterThanOrEqual(9)
@@ -299,10 +300,12 @@ test('the secrets are in their own files, and nowhere else', async (context) => 
   if (!existsSync(mount('agentctl-state')))
     return context.skip("the engine's disk is not this machine's, or not readable: its volumes were not searched")
   const upper = (await run('docker', ['inspect', '-f', '{{.GraphDriver.Data.UpperDir}}', ...names])).trim().split('\n')
-  for (const root of [mount('agentctl-state'), mount('agentctl-broker'), ...upper]) expect(await sweep.files(root), root).toEqual([])
+  expect(await sweep.files(mount('agentctl-state')), 'the label').toEqual(['record.json'])
+  const disk = new Sweep(secrets, 'patterns-of-secrets')
+  for (const root of [mount('agentctl-state'), mount('agentctl-broker'), ...upper]) expect(await disk.files(root), root).toEqual([])
   // Where they are. Folders of replicas that are gone would be told here, too.
   const replicas = [1, 2, 3].map((replica) => `${name}-shell-${replica}`)
-  expect(await sweep.files(mount('agentctl-secrets'))).toEqual(
+  expect(await disk.files(mount('agentctl-secrets'))).toEqual(
     [
       '.agentctl-store',
       `${name}-agentctl-broker-1/redis.conf`,

@@ -117,6 +117,15 @@ test('the exchanged value is there after a death, a restart and for a new replic
   await up()
 }, 180_000)
 
+test('a value that changes while nobody has it is there for the next replica', async () => {
+  expect((await cli('up', '-d', '--scale', 'fixed=0')).code).toBe(0)
+  value.file = random()
+  writeFileSync(join(folder, 'key'), value.file)
+  expect((await cli('up', '-d', '--scale', 'fixed=0')).code).toBe(0)
+  expect((await cli('scale', 'fixed=1')).code).toBe(0)
+  expect(await inside('fixed-1', 'cat', '/etc/app/key.json')).toBe(value.file)
+}, 120_000)
+
 test('what is mounted as a file of its own makes its container anew, and no other', async () => {
   const before = await ids()
   value.file = random()

@@ -226,3 +226,15 @@ test('changed secrets are exchanged under running containers, one step per cause
     [7] -> #8 wait container:p-s-1 (running within 300s): until running"
   `)
 })
+
+test('values that changed are kept for who starts later, also when no container has them now; whoever is written takes them along', () => {
+  const all = want(project({ agents: [agent('a', { replicas: 0 })] }))
+  const keepSecrets = 'secret k changed; no container has it'
+  expect(text(all, running(all), { keepSecrets })).toBe(
+    '#1 write-secrets volume:p_agentctl-secrets (kept): secret k changed; no container has it',
+  )
+  const one = want(project({ agents: [agent('a')] }))
+  expect(text(one, running(one), { keepSecrets, changedSecrets: { 'p-a-1': 'secret k changed; nothing is restarted' } })).toBe(
+    '#1 write-secrets volume:p_agentctl-secrets (for p-a-1): secret k changed; nothing is restarted',
+  )
+})

@@ -65,7 +65,7 @@ test('a value that was exchanged is still known', () => {
 
 test('whatever the value, no form of it is left', () => {
   fc.assert(
-    fc.property(fc.string({ unit: 'binary', minLength: 6, maxLength: 60 }), fc.string({ maxLength: 9 }), (value, around) => {
+    fc.property(fc.string({ minLength: 6, maxLength: 60 }), fc.string({ maxLength: 9 }), (value, around) => {
       fc.pre(Buffer.byteLength(value.trim()) >= 6 && !isWord(value) && !'[secret v]'.includes(value.trim()))
       const { redact } = redactor({ v: value })
       const shown = redact([...formsOf(value).map((form) => `${around}${form}`)].join(' | '))
