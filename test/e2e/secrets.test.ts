@@ -118,10 +118,11 @@ test('the exchanged value is there after a death, a restart and for a new replic
 }, 180_000)
 
 test('a value that changes while nobody has it is there for the next replica', async () => {
-  expect((await cli('up', '-d', '--scale', 'fixed=0')).code).toBe(0)
+  expect((await cli('scale', 'fixed=0')).code).toBe(0)
   value.file = random()
   writeFileSync(join(folder, 'key'), value.file)
-  expect((await cli('up', '-d', '--scale', 'fixed=0')).code).toBe(0)
+  const kept = await cli('up', '-d', '--scale', 'fixed=0')
+  expect(kept.stderr).toContain(`${name}: 1 step done`)
   expect((await cli('scale', 'fixed=1')).code).toBe(0)
   expect(await inside('fixed-1', 'cat', '/etc/app/key.json')).toBe(value.file)
 }, 120_000)
