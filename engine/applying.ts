@@ -15,7 +15,8 @@ import { reconcile, type ReconcileOptions } from './reconcile.ts'
 import { changeOf } from './record-changes.ts'
 import type { ProjectRecord } from './record.ts'
 import { SECCOMP } from './seccomp.ts'
-import { newStore, readStore, type SecretStore, writeSecrets } from './secrets/store.ts'
+import { changesOf } from './secrets/changes.ts'
+import { newStore, readDelivered, readStore, type SecretStore, writeSecrets } from './secrets/store.ts'
 
 export interface VerbContext {
   readonly runtime: ContainerRuntime
@@ -23,6 +24,8 @@ export interface VerbContext {
   readonly emit: (event: ProgressEvent) => void
   /** For `secrets: {x: {environment: VAR}}` and AGENTCTL_SUBNETS. */
   readonly environment: { readonly [name: string]: string | undefined }
+  /** Is told every value that is read, so that nothing of it is printed. */
+  readonly learn?: (values: { readonly [name: string]: string | Buffer }) => void
 }
 
 export interface Prepared {
@@ -40,7 +43,10 @@ export const never = (): Promise<never> => Promise.reject(new Error('not part of
 export interface Draft {
   readonly plan: Plan
   readonly desired: Desired
-  readonly store: SecretStore | null
+  /** With all values that are needed, as far as they are known. */
+  readonly store: SecretStore
+  /** Its values are all of the file's, and replace those that the project has. */
+  readonly given: boolean
 }
 
 export async function plan(
@@ -49,7 +55,8 @@ export async function plan(
   observed: Observed,
   previous: ProjectRecord | null,
   next: ProjectRecord,
-  values: SecretStore['values'],
+  /** null: those that the project has; else all of its file's, as they are now. */
+  values: SecretStore['values'] | null,
   options: Partial<ReconcileOptions>,
   before: SecretStore | null = null,
 ): Promise<Draft> {
@@ -58,22 +65,42 @@ export async function plan(
   const revision = changed ? (previous?.revision ?? 0) + 1 : previous.revision
   const want = desired({ ...next, revision }, SECCOMP)
   // `before`: as it was before the holder was made again, whose volume may be empty now.
-  // Only to tell which values are new; who writes secrets reads the store again.
-  const isCompared = Object.keys(values).length > 0 && holderOf(name, observed)?.status === 'running'
-  const store = (isCompared ? await readStore(ctx.runtime, name, ctx.signal) : null) ?? before
-  const renewed = Object.keys(values).filter((secret) => store !== null && store.values[secret] !== values[secret])
-  const changedSecrets = want.containers
-    .filter((container) => container.secrets.some((use) => renewed.includes(use.source)))
-    .map((container) => container.spec.name)
+  const given = values ?? {}
+  const hadSecrets = previous !== null && Object.keys(previous.project.secrets).length > 0
+  const isCompared = values !== null && (Object.keys(given).length > 0 || hadSecrets) && holderOf(name, observed)?.status === 'running'
+  const [kept, delivered] = isCompared
+    ? await Promise.all([readStore(ctx.runtime, name, ctx.signal), readDelivered(ctx.runtime, name, ctx.signal)])
+    : [null, null]
+  const known = kept ?? before
+  if (known !== null) tell(ctx, known)
+  const store = { ...(known ?? newStore()), values: values ?? known?.values ?? {} }
+  const { exchanged, recreated } =
+    kept === null || delivered === null ? NO_CHANGES : changesOf({ ...kept, values: given }, delivered, want.containers)
+  const stale = kept === null || values === null ? [] : differing(kept.values, values)
   const plan = reconcile(want, observed, {
     ...(options.forceRecreate === undefined ? {} : { forceRecreate: options.forceRecreate }),
     ...(options.removeOrphans === undefined ? {} : { removeOrphans: options.removeOrphans }),
     ...(options.heal === undefined ? {} : { heal: options.heal }),
-    changedSecrets,
+    changedSecrets: exchanged,
+    recreate: recreated,
+    ...(stale.length === 0
+      ? {}
+      : { keepSecrets: `${stale.length === 1 ? 'secret' : 'secrets'} ${stale.join(', ')} changed; no container has it` }),
     writeRecord: changed ? { revision, cause: changeOf(previous, next) } : null,
   })
-  return { plan, desired: want, store: { ...(store ?? newStore()), values: { ...store?.values, ...values } } }
+  return { plan, desired: want, store, given: values !== null }
 }
+
+const NO_CHANGES: ReturnType<typeof changesOf> = { exchanged: {}, recreated: {} }
+
+const differing = (a: SecretStore['values'], b: SecretStore['values']): readonly string[] =>
+  [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => a[name] !== b[name]).sort()
+
+function tell(ctx: VerbContext, store: SecretStore): void {
+  ctx.learn?.({ ...bytesOf(store.values), 'project-key': store.project_key, 'broker-password': store.broker_password })
+}
+const bytesOf = (values: SecretStore['values']): { readonly [name: string]: Buffer } =>
+  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, Buffer.from(value, 'base64')]))
 
 export async function run(
   ctx: VerbContext,
@@ -84,10 +111,18 @@ export async function run(
 ): Promise<Outcome> {
   const { runtime, signal } = ctx
   const replicas = readiness(runtime, draft.plan.project, signal)
-  // The holder may have been (re)started after the draft: only now is it certain what the volume holds.
-  const store = async (): Promise<SecretStore> => {
-    const kept = await readStore(runtime, draft.plan.project, signal)
-    return { ...(kept ?? draft.store ?? newStore()), values: { ...kept?.values, ...draft.store?.values } }
+  const { project } = draft.plan
+  const running = new Set(observed.containers.filter((container) => container.status === 'running').map((container) => container.name))
+  // The holder may have been (re)started after the draft: only now is it certain what the volume holds. One after the other, as they share the store.
+  let kept: SecretStore | null | undefined
+  let last: Promise<unknown> = Promise.resolve()
+  const deliver = async (names: readonly string[]): Promise<void> => {
+    kept ??= await readStore(runtime, project, signal)
+    const store = { ...(kept ?? draft.store), values: { ...(draft.given ? {} : kept?.values), ...draft.store.values } }
+    tell(ctx, store)
+    const containers = draft.desired.containers.filter((container) => names.includes(container.spec.name))
+    await writeSecrets({ runtime, project, signal, kept, store, live: new Set(names.filter((name) => running.has(name))) }, containers)
+    kept = store
   }
   try {
     return await execute(draft.plan, {
@@ -98,14 +133,11 @@ export async function run(
         const step = draft.plan.steps.find((entry) => entry.operation.op === 'write-record')?.operation
         await lock.writeRecord({ ...record, revision: step?.op === 'write-record' ? step.revision : record.revision })
       },
-      writeSecrets: async (names) =>
-        await writeSecrets(
-          runtime,
-          draft.plan.project,
-          await store(),
-          draft.desired.containers.filter((container) => names.includes(container.spec.name)),
-          signal,
-        ),
+      writeSecrets: (names) => {
+        const turn = last.then(() => deliver(names))
+        last = turn.catch(() => undefined)
+        return turn
+      },
       ready: replicas.ready,
       ...((record.project.broker?.url ?? null) === null ? {} : { broker: (limit) => requireBroker(runtime, draft.plan.project, limit) }),
     })

@@ -1,6 +1,6 @@
 /** record → everything that should exist: networks, volumes, containers, each with its config hash. Pure. */
 import { posix } from 'node:path'
-import type { Agent, Project, Service, Workload } from '../spec/model.ts'
+import type { Agent, Project, SecretUse, Service, Workload } from '../spec/model.ts'
 import { type BrokerSettings, DEFAULT_BROKER, DEFAULTS, gatewaysOf } from '../spec/model.ts'
 import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
 import { hashOf } from './canonical.ts'
@@ -17,6 +17,7 @@ import {
   PATHS,
   roleNetwork,
   SECRETS_VOLUME,
+  secretPath,
   secretsFolder,
   STATE_VOLUME,
   TRUSTED_SECRETS,
@@ -38,8 +39,8 @@ export interface DesiredContainer {
   readonly timeout_ms: number
   /** Start after these groups reached that state. */
   readonly after: readonly { readonly group: string; readonly until: 'running' | 'healthy' | 'completed' | 'ready' }[]
-  /** Secret files to stand in its folder: [name under secrets:, file name]. */
-  readonly secrets: readonly { readonly source: string; readonly target: string }[]
+  /** Secrets of the file that it is given. */
+  readonly secrets: readonly SecretUse[]
   readonly stopped: boolean
 }
 
@@ -188,6 +189,14 @@ function mountsOf(project: string, workload: Workload): Pick<ContainerSpec, 'bin
   }
 }
 
+/** The folder, in which files can be exchanged while the container runs; and file by file what lies elsewhere. */
+const secretBinds = (record: ProjectRecord, container: string, secrets: readonly SecretUse[]): ContainerSpec['binds'] => [
+  { source: `${secretsMount(record)}/${secretsFolder(container)}`, target: PATHS.secrets, read_only: true },
+  ...secrets
+    .filter((use) => use.target.startsWith('/'))
+    .map((use) => ({ source: `${secretsMount(record)}/${secretPath(container, use.target)}`, target: use.target, read_only: true })),
+]
+
 const healthcheckOf = (workload: Workload): ContainerSpec['healthcheck'] =>
   workload.healthcheck === null
     ? null
@@ -240,7 +249,7 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
   ].filter((entry) => !taken.has(entry.target))
   const owner = uidOf(agent)
   const handler = agent.handler
-  const binds = [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }]
+  const binds = [...mounts.binds, ...secretBinds(record, name, agent.secrets)]
   if (handler.kind === 'module') binds.push({ source: posix.dirname(handler.path), target: '/app', read_only: true })
   const spec: ContainerSpec = {
     name,
@@ -337,10 +346,7 @@ function serviceContainer(record: ProjectRecord, service: Service, replica: numb
     dns: endpoints.some((endpoint) => endpoint.aliases !== undefined) ? [] : ['127.0.0.1'],
     ports: service.ports,
     ...mounts,
-    binds:
-      service.secrets.length === 0
-        ? mounts.binds
-        : [...mounts.binds, { source: `${secretsMount(record)}/${secretsFolder(name)}`, target: PATHS.secrets, read_only: true }],
+    binds: service.secrets.length === 0 ? mounts.binds : [...mounts.binds, ...secretBinds(record, name, service.secrets)],
     ...servicePosture(),
     mem_limit: service.mem_limit,
     cpus: service.cpus,

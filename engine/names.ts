@@ -1,5 +1,7 @@
 /** Names, labels, paths and addresses of everything we make (CONTRACT "Names, labels, networks"). Pure; the only place that spells them. */
 
+import { hashOf } from './canonical.ts'
+
 export type Kind = 'agent' | 'service' | 'gateway' | 'egress' | 'controller' | 'broker' | 'secrets'
 export type TrustedKind = Exclude<Kind, 'agent' | 'service'>
 
@@ -50,6 +52,11 @@ export const PATHS = {
 
 /** Folder of a container in the secrets volume, by container name. */
 export const secretsFolder = (container: string): string => container
+/** Beside it, what is mounted file by file: no container has such a name. */
+export const fixedFolder = (container: string): string => `${container}~`
+/** A secret's file in the volume: in the folder, or one that is mounted at an absolute path of its own. */
+export const secretPath = (container: string, target: string): string =>
+  target.startsWith('/') ? `${fixedFolder(container)}/${hashOf(target)}` : `${secretsFolder(container)}/${target}`
 
 /** Secret files of our own parts, below /run/secrets. */
 export const TRUSTED_SECRETS = {

@@ -1,14 +1,13 @@
 /** `run --agent AGENT -- CMD`: one container with exactly the agent's posture, networks and secrets, that leases no work and goes when its command ends. */
 import { randomInt } from 'node:crypto'
-import { packEntries } from './archive.ts'
 import { type DesiredContainer, desired } from './desired.ts'
 import { AgentctlError, EXIT } from './errors.ts'
 import { readRecord } from './lock.ts'
-import { LABEL, PATHS, secretsFolder, trustedName } from './names.ts'
+import { LABEL, PATHS } from './names.ts'
 import type { ContainerRuntime, ContainerSpec, Endpoint } from './ports.ts'
 import type { ProjectRecord } from './record.ts'
 import { SECCOMP } from './seccomp.ts'
-import { readStore, writeSecrets } from './secrets/store.ts'
+import { forgetFolder, readStore, writeSecrets } from './secrets/store.ts'
 import { Watch } from './watch.ts'
 
 /** Host parts between our own parts (2–4) and the replicas (from 9): as many one-offs of an agent at once. */
@@ -46,7 +45,7 @@ export async function runOneOff({ runtime, signal, project, agent, command, outp
   if (store === null) throw new AgentctlError('AG4012', `project "${project}" is not up`, { hint: 'Bring it up with `agentctl up`.' })
   const watch = new Watch(runtime, project, { containers: [], networks: [], volumes: [] })
   try {
-    await writeSecrets(runtime, project, store, [{ ...template, spec, replica: 0 }], signal)
+    await writeSecrets({ runtime, project, signal, kept: store, store, live: new Set() }, [{ ...template, spec, replica: 0 }])
     await runtime.createContainer(spec, signal)
     for (const endpoint of spec.endpoints.slice(1)) await runtime.connect(name, endpoint, signal)
     const frames = await runtime.attach(name, signal)
@@ -80,7 +79,8 @@ function templateOf(record: ProjectRecord, agent: string): DesiredContainer {
 
 /** The agent's first replica in all but name, command, addresses and token. Label replica 0: nobody counts it, recreates it or removes it as surplus. */
 function oneOffSpec(template: ContainerSpec, name: string, command: readonly string[], host: number): ContainerSpec {
-  const folder = secretsFolder(template.name)
+  // Its own folder, and the one beside it.
+  const folder = template.binds.find((bind) => bind.target === PATHS.secrets)?.source ?? '-'
   return {
     ...template,
     name,
@@ -89,7 +89,9 @@ function oneOffSpec(template: ContainerSpec, name: string, command: readonly str
     command: command.slice(1),
     healthcheck: { test: ['NONE'], interval_ms: 0, timeout_ms: 0, start_period_ms: 0, retries: 0 },
     binds: template.binds.map((bind) =>
-      bind.target === PATHS.secrets ? { ...bind, source: `${bind.source.slice(0, -folder.length)}${secretsFolder(name)}` } : bind,
+      bind.source.startsWith(folder)
+        ? { ...bind, source: `${bind.source.slice(0, folder.length - template.name.length)}${name}${bind.source.slice(folder.length)}` }
+        : bind,
     ),
     endpoints: template.endpoints.map((endpoint) => ({ ...endpoint, address: withHost(endpoint.address ?? '', host) })),
   }
@@ -115,12 +117,9 @@ async function freeHost(
   })
 }
 
-/** The holder is root without any capability: what belongs to the agent's user becomes its own first, by the engine's hand. */
 async function forgetSecrets(runtime: ContainerRuntime, project: string, name: string, signal: AbortSignal): Promise<void> {
-  const [holder, folder] = [trustedName(project, 'secrets'), secretsFolder(name)]
   try {
-    await runtime.putArchive(holder, PATHS.secretsRoot, packEntries([{ path: `${folder}/`, mode: 0o700, uid: 0, gid: 0 }]), signal)
-    await runtime.exec(holder, ['rm', '-rf', `${PATHS.secretsRoot}/${folder}`], { timeout_ms: CLEAN_UP_MS }, signal)
+    await forgetFolder(runtime, project, name, signal)
   } catch {
     // Taken down meanwhile: the volume is gone, or goes.
   }

@@ -27,7 +27,7 @@ const DETAIL: { readonly [K in Operation['op']]?: (operation: Extract<Operation,
   'create-network': (operation) => `${operation.network.subnet}${operation.network.internal ? ' internal' : ''}`,
   'own-volume': (operation) => `to ${operation.uid}:${operation.gid}`,
   'make-folder': (operation) => `${operation.folder} of ${operation.uid}:${operation.gid}`,
-  'write-secrets': (operation) => `for ${operation.containers.join(', ')}`,
+  'write-secrets': (operation) => (operation.containers.length === 0 ? 'kept' : `for ${operation.containers.join(', ')}`),
   'write-record': (operation) => `revision ${operation.revision}`,
   'create-container': (operation) => operation.container.image,
   'connect-network': (operation) =>

@@ -147,6 +147,14 @@ export interface File {
   readonly gid: number
 }
 
+export interface Image {
+  readonly id: string
+  readonly user: string
+  readonly size: number
+  /** NAME=value */
+  readonly environment: readonly string[]
+}
+
 /** Calls throw AgentctlError (AG4xxx) and nothing else. Every call takes a signal and has a timeout of its own. */
 export interface ContainerRuntime {
   info(signal?: AbortSignal): Promise<EngineInfo>
@@ -195,7 +203,9 @@ export interface ContainerRuntime {
   putFiles(container: string, directory: string, files: readonly File[], signal?: AbortSignal): Promise<void>
   putArchive(container: string, directory: string, tar: NodeJS.ReadableStream, signal?: AbortSignal): Promise<void>
   getArchive(container: string, path: string, signal?: AbortSignal): Promise<NodeJS.ReadableStream>
-  image(reference: string, signal?: AbortSignal): Promise<{ readonly id: string; readonly user: string; readonly size: number } | null>
+  image(reference: string, signal?: AbortSignal): Promise<Image | null>
+  /** What made each layer of an image ("CreatedBy"). */
+  imageHistory(reference: string, signal?: AbortSignal): Promise<readonly string[]>
   pullImage(reference: string, signal?: AbortSignal): Promise<void>
   buildImage(
     options: { context: NodeJS.ReadableStream; tags: readonly string[]; buildargs?: { readonly [name: string]: string } },

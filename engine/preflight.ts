@@ -1,71 +1,24 @@
-/** What the host must have before anything is made: secret values, handler files, readable bind sources. Every problem at once. */
-import { lstatSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs'
+/** What the host must have before anything is made: handler files, readable bind sources. Every problem at once. */
+import { lstatSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Diagnostic, Place } from '../spec/diagnostic.ts'
 import { forbiddenHostPath } from '../spec/host-paths.ts'
-import type { Project, Workload } from '../spec/model.ts'
+import type { Project } from '../spec/model.ts'
 import { DEFAULTS } from '../spec/model.ts'
 
-/** More would not be a secret, and the volume that holds them is 16 MiB. */
-const MAX_SECRET_BYTES = 512_000
-
 export interface PreflightOptions {
-  readonly environment: { readonly [name: string]: string | undefined }
   readonly places: ReadonlyMap<string, Place>
   /** false: the engine is on another machine, whose files cannot be looked at. */
   readonly local: boolean
 }
 
-export interface Preflight {
-  readonly diagnostics: readonly Diagnostic[]
-  /** base64, by secret. */
-  readonly values: { readonly [name: string]: string }
-}
-
-export function preflight(project: Project, options: PreflightOptions): Preflight {
+export function preflight(project: Project, options: PreflightOptions): readonly Diagnostic[] {
   const diagnostics: Diagnostic[] = []
-  const values: Record<string, string> = {}
   const problem = (code: Diagnostic['code'], key: string, message: string, help: string): void => {
     diagnostics.push({ code, severity: 'error', message, place: placeOf(options.places, key), help, notes: [] })
   }
 
-  const used = new Set(workloads(project).flatMap((workload) => workload.secrets.map((use) => use.source)))
-  for (const name of [project.broker.password, project.broker.ca]) if (name !== null) used.add(name)
-  for (const secret of Object.values(project.secrets)) {
-    if (!used.has(secret.name)) continue
-    if (secret.kind === 'environment') {
-      const value = options.environment[secret.variable]
-      if (value === undefined || value === '')
-        problem(
-          'AG3003',
-          `secrets.${secret.name}`,
-          `secret "${secret.name}" reads the environment variable ${secret.variable}, which is not set`,
-          `Set ${secret.variable}, or use \`file:\`.`,
-        )
-      else values[secret.name] = Buffer.from(value, 'utf8').toString('base64')
-      continue
-    }
-    try {
-      const content = readFileSync(secret.path)
-      if (content.length > MAX_SECRET_BYTES)
-        problem(
-          'AG3003',
-          `secrets.${secret.name}`,
-          `the file of secret "${secret.name}" has ${content.length} bytes, at most ${MAX_SECRET_BYTES} are allowed`,
-          'Pass large files by a volume.',
-        )
-      else values[secret.name] = content.toString('base64')
-    } catch (error) {
-      problem(
-        'AG3003',
-        `secrets.${secret.name}`,
-        `the file of secret "${secret.name}" cannot be read: ${reason(error)}`,
-        `Create ${secret.path}, or make it readable for you.`,
-      )
-    }
-  }
-
-  if (!options.local) return { diagnostics, values }
+  if (!options.local) return diagnostics
   for (const agent of Object.values(project.agents)) {
     const uid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[0])
     const gid = Number((agent.user ?? DEFAULTS.agent.user).split(':')[1] ?? uid)
@@ -90,15 +43,13 @@ export function preflight(project: Project, options: PreflightOptions): Prefligh
         exists(mount.source, `services.${service.name}.mounts.${index}`, `bind source of service "${service.name}"`, problem)
     }
   }
-  return { diagnostics, values }
+  return diagnostics
 }
 
 type Problem = (code: Diagnostic['code'], key: string, message: string, help: string) => void
 
-const workloads = (project: Project): readonly Workload[] => [...Object.values(project.agents), ...Object.values(project.services)]
-
 /** The nearest place that the loader knows: of the key itself or of what encloses it. */
-function placeOf(places: ReadonlyMap<string, Place>, key: string): Place | null {
+export function placeOf(places: ReadonlyMap<string, Place>, key: string): Place | null {
   for (let path = key; path !== ''; path = path.slice(0, Math.max(0, path.lastIndexOf('.')))) {
     const place = places.get(path)
     if (place !== undefined) return place
@@ -145,7 +96,7 @@ function checkAllowed(path: string, key: string, what: string, problem: Problem)
   )
 }
 
-const reason = (error: unknown): string => {
+export const reason = (error: unknown): string => {
   const code = (error as { code?: string }).code
   return code === 'ENOENT'
     ? 'there is no such file'

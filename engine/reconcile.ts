@@ -16,8 +16,10 @@ export interface ReconcileOptions extends JudgeOptions {
   readonly removeOrphans?: boolean
   /** Non-null: the record is to be written with this revision. */
   readonly writeRecord: { readonly revision: number; readonly cause: string } | null
-  /** Containers whose secret values changed. */
-  readonly changedSecrets?: readonly string[]
+  /** Containers whose secrets changed, and why: their files are exchanged, they go on running. */
+  readonly changedSecrets?: { readonly [container: string]: string }
+  /** Values changed, and why they are to be kept for who starts later, also if no container has them now. */
+  readonly keepSecrets?: string
 }
 
 export function reconcile(desired: Desired, observed: Observed, options: ReconcileOptions): Plan {
@@ -220,25 +222,31 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     )
   }
   // A container needs its folder of secrets before it is made (bind sources must exist) and again before every start (the volume may have been lost).
-  const filled = rest
-    .filter(
-      (want) =>
-        ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? '') || options.changedSecrets?.includes(want.spec.name) === true,
-    )
-    .filter((want) => want.spec.binds.some((bind) => bind.source.includes(volumeName(desired.project, SECRETS_VOLUME))))
+  const holds = rest.filter((want) => want.spec.binds.some((bind) => bind.source.includes(volumeName(desired.project, SECRETS_VOLUME))))
+  const starts = (want: DesiredContainer): boolean => ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? '')
   // Apart, so that a value that is missing after a reboot holds up only those who need it.
   const needsValues = (want: DesiredContainer): boolean => want.secrets.length > 0
-  for (const values of [false, true]) {
-    const names = filled.filter((want) => needsValues(want) === values).map((want) => want.spec.name)
+  const changed = Object.groupBy(
+    holds.filter((want) => !starts(want)),
+    (want) => options.changedSecrets?.[want.spec.name] ?? '',
+  )
+  const writes: readonly (readonly [cause: string, containers: readonly DesiredContainer[]])[] = [
+    ['files of the containers that start', holds.filter((want) => starts(want) && !needsValues(want))],
+    ["the file's secrets for the containers that start", holds.filter((want) => starts(want) && needsValues(want))],
+    ...Object.entries(changed).flatMap(([cause, containers]) => (cause === '' ? [] : [[cause, containers ?? []] as const])),
+  ]
+  for (const [cause, containers] of writes) {
+    const names = containers.map((want) => want.spec.name)
     if (names.length === 0) continue
-    const step = build.add(
-      { op: 'write-secrets', containers: names },
-      `volume:${volumeName(desired.project, SECRETS_VOLUME)}`,
-      values ? "the file's secrets for the containers that start" : 'files of the containers that start',
-      [holderStart],
-    )
+    const step = build.add({ op: 'write-secrets', containers: names }, `volume:${volumeName(desired.project, SECRETS_VOLUME)}`, cause, [
+      holderStart,
+    ])
     for (const name of names) secrets.set(name, step)
   }
+  if (options.keepSecrets !== undefined && secrets.size === 0)
+    build.add({ op: 'write-secrets', containers: [] }, `volume:${volumeName(desired.project, SECRETS_VOLUME)}`, options.keepSecrets, [
+      holderStart,
+    ])
 
   for (const want of rest.filter((want) => want.group.startsWith('agentctl-'))) {
     if (want.spec.kind === 'gateway' && ['create', 'start'].includes(verdicts.get(want.spec.name)?.kind ?? ''))

@@ -14,7 +14,7 @@ export async function repair(ctx: VerbContext, text: string, skip: (container: s
   const record = parseRecord(name, text)
   const heal = async (): Promise<Draft & { observed: Observed }> => {
     const observed = await observe(runtime, name, signal)
-    const draft = await plan(ctx, name, observed, record, record, {}, { heal: true, removeOrphans: false })
+    const draft = await plan(ctx, name, observed, record, record, null, { heal: true, removeOrphans: false })
     return { ...draft, plan: without(draft.plan, skip), observed }
   }
   const first = await heal()

@@ -8,6 +8,7 @@ import { DiagnosticsError } from './errors.ts'
 import { requireIdle } from './far-broker.ts'
 import { requireFinished } from './gateways.ts'
 import { requirePorts } from './host-ports.ts'
+import { type ImageFacts, imageSecrets } from './image-secrets.ts'
 import { readRecord as fetchRecord } from './lock.ts'
 import { LABEL, networkName, trustedName } from './names.ts'
 import { groupOf, type Observed, observe } from './observe.ts'
@@ -15,6 +16,7 @@ import type { Plan } from './plan.ts'
 import type { EngineInfo, ObservedNetwork } from './ports.ts'
 import { preflight } from './preflight.ts'
 import { overrides, type ProjectRecord, RECORD_VERSION } from './record.ts'
+import { readSources } from './secrets/sources.ts'
 import { allocateSubnets, hostRoutes } from './subnets.ts'
 
 export interface Images {
@@ -48,20 +50,24 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
     fetchRecord(runtime, project.name, signal),
     options.images.references(),
   ])
-  const host = preflight(project, { environment: ctx.environment, places: options.places ?? new Map(), local: isLocal(info) })
-  if (host.diagnostics.length > 0) throw new DiagnosticsError(host.diagnostics)
+  const places = options.places ?? new Map<string, Place>()
+  const note = (message: string): void => ctx.emit({ kind: 'note', message })
+  const host = preflight(project, { places, local: isLocal(info) })
+  const secrets = await readSources(project, { environment: ctx.environment, places, signal, note })
+  ctx.learn?.(Object.fromEntries(Object.entries(secrets.values).map(([name, value]) => [name, Buffer.from(value, 'base64')])))
+  const problems = [...host, ...secrets.diagnostics]
+  if (problems.length > 0) throw new DiagnosticsError(problems)
   const missing = networkNames(project).some((short) => !observed.networks.some((it) => it.name === networkName(project.name, short)))
   const taken = missing ? await takenSubnets(await networks, project, info) : []
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
     nextRecord(ctx, project, options, info, images, previous, seen, used)
   if (previous !== null) await requireFinished(runtime, project.name, gatewaysOf(previous.project), gatewaysOf(project), signal)
   if (previous !== null && isRunning(observed, trustedName(project.name, 'gateway'))) {
-    const note = (message: string): void => ctx.emit({ kind: 'note', message })
     await requireIdle(runtime, project.name, previous.project.broker ?? DEFAULT_BROKER, project.broker, note, signal)
   }
-  const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), host.values, options)
+  const draft = await plan(ctx, project.name, observed, previous, compose(previous, observed), secrets.values, options)
   if (options.removeOrphans === false) tellOrphans(ctx, project, observed)
-  await requireImages(ctx, draft.plan, images)
+  await requireImages(ctx, draft.plan, project, images, places)
   if (isLocal(info)) await requirePorts(draft.plan, draft.desired, observed)
   return {
     plan: draft.plan,
@@ -70,7 +76,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
       const ours = oursToFind(draft.plan, images, observed)
       if (ours.length > 0) await options.images.ensure(signal, (message) => ctx.emit({ kind: 'note', message }), ours)
       const opened = await firstIn(ctx, project.name, { ...draft, observed }, async (seen) => ({
-        ...(await plan(ctx, project.name, seen, null, compose(null, seen), host.values, options, draft.store)),
+        ...(await plan(ctx, project.name, seen, null, compose(null, seen), secrets.values, options, draft.store)),
         observed: seen,
       }))
       if (!opened.ok) return opened
@@ -84,7 +90,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
           )
           const outcome = await run(
             ctx,
-            await plan(ctx, project.name, seen, current, record, host.values, options, draft.store),
+            await plan(ctx, project.name, seen, current, record, secrets.values, options, draft.store),
             seen,
             record,
             lock,
@@ -186,14 +192,27 @@ function oursToFind(plan: Plan, ours: ProjectRecord['images'], observed: Observe
   return [ours.engine, ours.agent].filter((image) => wanted.has(image) && !present.has(image))
 }
 
-/** Missing images of users are found before anything is made. */
-async function requireImages(ctx: VerbContext, plan: Plan, ours: ProjectRecord['images']): Promise<void> {
+/** Missing images of users are found before anything is made, and so are those that carry a secret. */
+async function requireImages(
+  ctx: VerbContext,
+  plan: Plan,
+  project: Project,
+  ours: ProjectRecord['images'],
+  places: ReadonlyMap<string, Place>,
+): Promise<void> {
   const wanted = new Set(plan.steps.flatMap((step) => (step.operation.op === 'create-container' ? [step.operation.container.image] : [])))
   wanted.delete(ours.engine)
   wanted.delete(ours.agent)
-  for (const image of [...wanted].sort()) {
-    if ((await ctx.runtime.image(image, ctx.signal)) !== null) continue
-    ctx.emit({ kind: 'note', message: `pulling ${image}` })
-    await ctx.runtime.pullImage(image, ctx.signal)
+  const facts = new Map<string, ImageFacts>()
+  for (const reference of [...wanted].sort()) {
+    let image = await ctx.runtime.image(reference, ctx.signal)
+    if (image === null) {
+      ctx.emit({ kind: 'note', message: `pulling ${reference}` })
+      await ctx.runtime.pullImage(reference, ctx.signal)
+      image = await ctx.runtime.image(reference, ctx.signal)
+    }
+    if (image !== null) facts.set(reference, { ...image, history: await ctx.runtime.imageHistory(reference, ctx.signal) })
   }
+  const problems = imageSecrets(project, facts, places)
+  if (problems.length > 0) throw new DiagnosticsError(problems)
 }

@@ -49,7 +49,7 @@ async function prepareChange(
   const { runtime, signal } = ctx
   const observed = await observe(runtime, name, signal)
   const current = await requireRecord(ctx, name)
-  const draft = await plan(ctx, name, observed, current, change(current), {}, options)
+  const draft = await plan(ctx, name, observed, current, change(current), null, options)
   return {
     plan: draft.plan,
     apply: async () => {
@@ -59,7 +59,7 @@ async function prepareChange(
         const seen = await observe(runtime, name, signal)
         const now = await requireRecord(ctx, name)
         const next = change(now)
-        return await run(ctx, await plan(ctx, name, seen, now, next, {}, options, draft.store), seen, next, lock)
+        return await run(ctx, await plan(ctx, name, seen, now, next, null, options, draft.store), seen, next, lock)
       })
     },
   }

@@ -12,6 +12,8 @@ export type Verdict =
 
 export interface JudgeOptions {
   readonly forceRecreate?: boolean
+  /** Containers that have to be made anew for what their spec does not say, and why. */
+  readonly recreate?: { readonly [container: string]: string }
   /** The controller also restarts what is unhealthy. */
   readonly heal?: boolean
 }
@@ -25,6 +27,8 @@ export function judge(want: DesiredContainer, have: ObservedContainer | undefine
   const keeps = want.spec.kind === 'secrets' && running
   if (options.forceRecreate === true && !keeps) return recreate('recreation was asked for')
   if (have.labels[LABEL.configHash] !== want.hash && !keeps) return recreate('configuration changed')
+  const because = options.recreate?.[want.spec.name]
+  if (because !== undefined && !keeps) return recreate(because)
   if (have.status === 'dead' || have.status === 'removing') return recreate(`is ${have.status}`)
   const missing = want.spec.kind !== 'gateway' && want.spec.endpoints.some((endpoint) => have.networks[endpoint.network] === undefined)
   if (missing && have.status !== 'created') return recreate('is not on its network')

@@ -1,5 +1,6 @@
 /** Checks of agents alone: what they may reach, as whom they run, what they are given of the host. */
 import { posix } from 'node:path'
+import { checkReadable } from './check-secrets.ts'
 import { type Checking, requireDeclared } from './checking.ts'
 import { forbiddenHostPath } from './host-paths.ts'
 import type { Agent } from './model.ts'
@@ -18,6 +19,7 @@ export function checkAgent(agent: Agent, checking: Checking): void {
   for (const [index, name] of agent.delegates_to.entries()) requireDeclared(checking, `${path}.delegates_to.${index}`, 'agents', name, what)
   for (const [index, name] of agent.uses.entries()) checkUse(`${path}.uses.${index}`, name, what, checking)
   checkUser(agent, path, what, checking)
+  checkReadable(agent, path, what, checking)
   for (const [index, mount] of agent.mounts.entries()) {
     const place = at(`${path}.mounts.${index}`)
     const why = mount.type === 'bind' ? forbiddenHostPath(mount.source) : null

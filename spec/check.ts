@@ -2,6 +2,7 @@
 import { checkAgent } from './check-agent.ts'
 import { checkGateways } from './check-gateways.ts'
 import { checkPipeline } from './check-pipeline.ts'
+import { checkPlainKeys, checkSecretUses } from './check-secrets.ts'
 import { type Checking, checkCycles, requireDeclared, unique } from './checking.ts'
 import type { Edges } from './cycles.ts'
 import type { Project, Workload } from './model.ts'
@@ -31,6 +32,7 @@ export function check(checking: Checking): void {
     const name = project.broker[key]
     if (name !== null) requireDeclared(checking, `broker.${key}.secret`, 'secrets', name, `${key} of the broker`)
   }
+  checkPlainKeys(checking)
   checkGateways(checking)
   checkVolumes(checking)
   checkPorts(checking)
@@ -67,19 +69,7 @@ function checkWorkload(path: string, section: 'agents' | 'services', workload: W
     (target) => `two mounts of ${what} have the target "${target}"`,
     report,
   )
-  for (const [index, use] of workload.secrets.entries()) requireDeclared(checking, `${path}.secrets.${index}`, 'secrets', use.source, what)
-  unique(
-    workload.secrets.map((use) => use.target),
-    (index) => at(`${path}.secrets.${index}`),
-    (target) => `two secrets of ${what} have the file name "${target}"`,
-    report,
-  )
-  for (const [index, mount] of workload.mounts.entries()) {
-    if (mount.target === '/run/secrets' || mount.target.startsWith('/run/secrets/'))
-      report('AG2003', at(`${path}.mounts.${index}`), `/run/secrets of ${what} belongs to its secrets`, {
-        help: 'choose another target, or use `secrets`',
-      })
-  }
+  checkSecretUses(path, what, workload, checking)
   for (const label of Object.keys(workload.labels)) {
     if (label === '') report('AG1005', at(`${path}.labels`), `a label of ${what} has no name`)
     if (label.startsWith('agentctl.'))

@@ -30,7 +30,14 @@ export const CODES = {
     title: 'A bind source cannot be read by the agent',
     fix: 'Make it readable for the uid named in the message, or copy the data with `agentctl cp`.',
   },
-  AG3003: { title: 'A secret has no value', fix: 'Set the environment variable or create the file that the secret names.' },
+  AG3003: {
+    title: 'A secret has no value, or cannot be read',
+    fix: 'Set the environment variable, create the file or mend the command that the secret names.',
+  },
+  AG3010: {
+    title: 'A secret stands where others can read it',
+    fix: 'Take it out of the environment, command, label or image, and deliver it by `secrets`: a file at /run/secrets.',
+  },
   AG4001: {
     title: 'No container engine answers',
     fix: 'Start Docker (or set DOCKER_HOST / DOCKER_CONTEXT); `agentctl doctor` shows what was tried.',

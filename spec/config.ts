@@ -7,6 +7,8 @@ import type {
   Mount,
   Pipeline,
   Project,
+  Secret,
+  SecretUse,
   Service,
   Template,
   WorkPolicy,
@@ -34,7 +36,7 @@ export function configView(project: Project): unknown {
     ...compact({
       agents: map(project.agents, agentView),
       services: map(project.services, serviceView),
-      secrets: map(project.secrets, (secret) => (secret.kind === 'file' ? { file: text(secret.path) } : { environment: secret.variable })),
+      secrets: map(project.secrets, secretView),
       volumes: map(project.volumes, () => ({})),
       telemetry: project.telemetry === null ? null : { endpoint: text(project.telemetry.endpoint) },
       gateway: project.gateway,
@@ -44,6 +46,24 @@ export function configView(project: Project): unknown {
     }),
   }
 }
+
+function secretView(secret: Secret): unknown {
+  if (secret.kind === 'file') return { file: text(secret.path) }
+  if (secret.kind === 'environment') return { environment: secret.variable }
+  return {
+    command: texts(secret.argv),
+    timeout: showDuration(secret.timeout_ms),
+    max_size: secret.max_size,
+    ...compact({ pass_env: secret.pass_env }),
+    working_dir: text(secret.working_dir),
+  }
+}
+
+const secretUseView = ({ source, target, uid, gid, mode }: SecretUse): unknown => ({
+  source: text(source),
+  target: text(target),
+  ...compact({ uid, gid, mode: mode === undefined ? null : `0${mode.toString(8)}` }),
+})
 
 function workloadView(workload: Workload): { readonly [key: string]: unknown } {
   return {
@@ -57,7 +77,7 @@ function workloadView(workload: Workload): { readonly [key: string]: unknown } {
       depends_on: workload.depends_on,
       healthcheck: workload.healthcheck === null ? null : healthcheckView(workload.healthcheck),
       volumes: workload.mounts.map(mountView),
-      secrets: workload.secrets.map(({ source, target }) => ({ source: text(source), target })),
+      secrets: workload.secrets.map(secretUseView),
       labels: map(workload.labels, text),
       user: workload.user === null ? null : text(workload.user),
       working_dir: workload.working_dir === null ? null : text(workload.working_dir),

@@ -21,8 +21,12 @@ export type Mount =
 export interface SecretUse {
   /** Name under `secrets:`. */
   readonly source: string
-  /** File name below /run/secrets. */
+  /** File name below /run/secrets, or an absolute path elsewhere. */
   readonly target: string
+  /** Absent: the container's user and group, and what of them can read it. */
+  readonly uid?: number
+  readonly gid?: number
+  readonly mode?: number
 }
 
 export interface PortMapping {
@@ -157,6 +161,17 @@ export interface Service extends Workload {
 export type Secret =
   | { readonly name: string; readonly kind: 'file' /** absolute */; readonly path: string }
   | { readonly name: string; readonly kind: 'environment'; readonly variable: string }
+  | {
+      readonly name: string
+      readonly kind: 'command'
+      /** The program: an absolute path, or a name to be found on PATH. */
+      readonly argv: readonly string[]
+      readonly timeout_ms: number
+      readonly max_size: number
+      readonly pass_env: readonly string[]
+      /** absolute */
+      readonly working_dir: string
+    }
 
 /** A value of `with`: JSON in which whole-value references stand as `{ $ref: ["needs", "plan", "result", "files"] }`. */
 export interface Reference {
@@ -207,6 +222,8 @@ export const DEFAULTS = {
   agent: { user: '10001:10001', mem_limit: 536_870_912, cpus: 1, pids_limit: 256, concurrency: 1, replicas: 1, ready_timeout_ms: 30_000 },
   service: { mem_limit: 1_073_741_824, cpus: 1, pids_limit: 512, replicas: 1 },
   tmpfs: { tmp: 67_108_864, workspace: 268_435_456 },
+  // What is larger is no secret, and the volume that holds all of them is 16 MiB.
+  secret: { timeout_ms: 30_000, max_size: 512_000 },
 } as const
 
 export const DEFAULT_WORK: WorkPolicy = {

@@ -1,14 +1,14 @@
-/** What a workload is given beside its image: mounts, secret files, published ports. */
+/** What a workload is given beside its image: mounts and published ports. */
 import { posix } from 'node:path'
 import { type Context, pathOf } from './context.ts'
 import { found } from './describe.ts'
-import { DEFAULTS, type Mount, type PortMapping, type SecretUse } from './model.ts'
+import { DEFAULTS, type Mount, type PortMapping } from './model.ts'
 import type { Span } from './source.ts'
 import { child, itemsOf, type MapNode, type Node, textOf } from './tree.ts'
 import * as values from './values.ts'
 import { absent, flag, integer, readOr } from './workload.ts'
 
-const tidy = (path: string): string => {
+export const tidy = (path: string): string => {
   const normal = posix.normalize(path)
   return normal.length > 1 ? normal.replace(/\/$/, '') : normal
 }
@@ -31,7 +31,8 @@ export function mountsOf(node: MapNode, at: string, context: Context): readonly 
   return mounts
 }
 
-const pointAt = (item: Node): Span => (item.kind === 'map' ? (child(item, 'source') ?? child(item, 'target') ?? item).span : item.span)
+export const pointAt = (item: Node): Span =>
+  item.kind === 'map' ? (child(item, 'source') ?? child(item, 'target') ?? item).span : item.span
 
 function memory(target: string, size: number | null): Mount {
   const path = tidy(target)
@@ -64,19 +65,6 @@ function longMount(item: MapNode, context: Context): Mount | null {
   const read_only = flag(child(item, 'read_only'), false, context)
   if (type === 'bind') return { type, source: pathOf(textOf(source), context, source.span), target: tidy(textOf(target)), read_only }
   return type === 'volume' ? { type, source: textOf(source), target: tidy(textOf(target)), read_only } : null
-}
-
-export function secretsOf(node: MapNode, at: string, context: Context): readonly SecretUse[] {
-  return itemsOf(child(node, 'secrets')).map((item, index) => {
-    context.mark(`${at}.secrets.${index}`, pointAt(item))
-    const source = item.kind === 'map' ? textOf(child(item, 'source')) : textOf(item)
-    const given = child(item, 'target')
-    // Compose takes an absolute path too; ours are all in one folder.
-    const target = textOf(given).replace(/^\/run\/secrets\//, '') || source
-    if (given !== undefined && (!/^[A-Za-z0-9_.-]{1,128}$/.test(target) || /^\.+$/.test(target)))
-      context.report('AG1005', given.span, `expected a file name below /run/secrets, got ${found(given)}`)
-    return { source, target }
-  })
 }
 
 export function portsOf(node: MapNode, at: string, context: Context): readonly PortMapping[] {

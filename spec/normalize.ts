@@ -1,11 +1,12 @@
 /** Tree → Project: every way of writing a thing becomes one. Expects a tree that `checkForm` has been through; what is left of a broken part is skipped. */
 import { posix } from 'node:path'
-import type { Agent, Handler, Project, Secret, Service } from './model.ts'
+import type { Agent, Handler, Project, Service } from './model.ts'
 import { DEFAULTS, MAX_GATEWAYS } from './model.ts'
 import { artifactsOf, brokerOf } from './broker.ts'
 import { type Context, names, pathOf } from './context.ts'
-import { mountsOf, portsOf, secretsOf } from './mounts.ts'
+import { mountsOf, portsOf } from './mounts.ts'
 import { pipelineOf } from './pipeline.ts'
+import { secretOf, secretsOf } from './secrets.ts'
 import { child, entriesOf, type MapNode, type Node, textOf } from './tree.ts'
 import { duration } from './values.ts'
 import { workOf } from './work-policy.ts'
@@ -107,10 +108,4 @@ function serviceOf(name: string, node: MapNode, at: string, context: Context): S
     secrets: secretsOf(node, at, context),
     ports: portsOf(node, at, context),
   }
-}
-
-function secretOf(name: string, node: MapNode, context: Context): Secret {
-  const file = child(node, 'file')
-  if (file !== undefined) return { name, kind: 'file', path: pathOf(textOf(file), context, file.span) }
-  return { name, kind: 'environment', variable: textOf(child(node, 'environment')) }
 }

@@ -15,6 +15,8 @@ const KEYWORDS = [
   'x-later-string',
   /** Keys that will not come here, and why. */
   'x-never',
+  /** Keys of Compose that have another way here, and which. */
+  'x-instead',
   /** A value that is never shown. */
   'x-hidden',
 ]
@@ -103,8 +105,6 @@ function explain(error: ErrorObject, path: Path, root: Node, report: Report): vo
       return report('AG2003', place.span, `${found(place.node)} stands twice in ${what}`, { help: 'remove one of the two' })
     }
   }
-  if (error.keyword === 'maxProperties' && node?.kind === 'map')
-    return report('AG1005', span, `expected ${expectation(parent)} for ${what}, got ${[...node.entries.keys()].join(' and ')}`)
   const text = node?.kind === 'scalar' && typeof node.value === 'string' ? node.value : null
   const later = (parent['x-later'] ?? []) as readonly string[]
   if (text !== null && later.includes(text))
@@ -150,6 +150,9 @@ function unknownKey(key: string, parent: AnySchemaObject, path: Path, root: Node
   const where = path.length === 0 ? 'at the top of the file' : `in ${subject(path)}`
   const never = (parent['x-never'] ?? {}) as { readonly [key: string]: string }
   const later = (parent['x-later'] ?? []) as readonly string[]
+  const instead = (parent['x-instead'] ?? {}) as { readonly [key: string]: string }
+  if (Object.hasOwn(instead, key))
+    return report('AG1006', span, `the key "${key}" is not supported ${where}`, { help: instead[key] ?? null })
   if (Object.hasOwn(never, key)) return report('AG3001', span, `the key "${key}" is refused ${where}: ${never[key]}`, { help: 'remove it' })
   if (later.includes(key))
     return report('AG1006', span, `the key "${key}" is not supported yet ${where}`, { help: 'remove it; a later version supports it' })

@@ -28,12 +28,14 @@ export const HELP: { readonly [verb: string]: HelpText } = {
   },
   plan: {
     summary: 'Show what `up` would do, and why',
-    detail: 'Each line is one step: what it needs, what it does, and its cause. Nothing is changed.',
+    detail:
+      'Each line is one step: what it needs, what it does, and its cause. Nothing is changed. Secrets are read as `up` does, commands included, to see which have changed.',
     examples: ['agentctl plan', 'agentctl plan --exit-code   # 4: there are changes'],
   },
   up: {
     summary: 'Create and start the project, and wait until it is ready',
-    detail: 'Without -d it follows the logs; Ctrl-C then stops the containers. What is as the file says is left alone.',
+    detail:
+      'Without -d it follows the logs; Ctrl-C then stops the containers. What is as the file says is left alone. Secrets are read anew each time: a changed value is exchanged while the containers run.',
     examples: ['agentctl up', 'agentctl up -d', 'agentctl up -d --scale coder=5', 'agentctl up --dry-run'],
   },
   down: {

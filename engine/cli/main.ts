@@ -42,7 +42,7 @@ export async function runCommand(args: readonly string[], io: Io): Promise<numbe
     const failure = interrupts.signal.aborted && !(error instanceof DiagnosticsError) ? interruption(error) : asFailure(error)
     await report(failure, io, wantsJson(args), session)
     if (failure instanceof AgentctlError && failure.code === 'AG7002' && session !== null) await tellWhatGoesOn(session, io)
-    if ((io.environment['AGENTCTL_DEBUG'] ?? '') !== '') await write(io.stderr, stacks(error))
+    if ((io.environment['AGENTCTL_DEBUG'] ?? '') !== '') await write(io.stderr, (session?.redact ?? same)(stacks(error)))
     return exitCode(failure)
   } finally {
     session?.close()
@@ -50,8 +50,10 @@ export async function runCommand(args: readonly string[], io: Io): Promise<numbe
   }
 }
 
+const same = (text: string): string => text
+
 async function report(failure: AgentctlError | DiagnosticsError, io: Io, json: boolean, session: Session | null): Promise<void> {
-  const out = makeOutput(io, { format: json ? 'json' : 'text' })
+  const out = makeOutput(io, { format: json ? 'json' : 'text' }, session?.redact ?? same)
   if (failure instanceof AgentctlError) return await out.problem(failureView(failure), renderFailure)
   const { problemsView, renderProblems } = await import('./views/problems.ts')
   const options = { color: hasColor(io, io.stderr), tty: io.stderr.isTTY === true, cwd: io.cwd }

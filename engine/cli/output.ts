@@ -14,7 +14,8 @@ export interface Output {
   problem<View>(view: View, render: (view: View, paint: Paint) => string): Promise<void>
 }
 
-export function makeOutput(io: Io, { format }: Pick<Globals, 'format'>): Output {
+/** `redact`: what goes out has no secret in it that this command knows. */
+export function makeOutput(io: Io, { format }: Pick<Globals, 'format'>, redact: (text: string) => string): Output {
   const json = format === 'json'
   const paint = painter(!json && hasColor(io, io.stdout))
   const paintError = painter(hasColor(io, io.stderr))
@@ -24,14 +25,14 @@ export function makeOutput(io: Io, { format }: Pick<Globals, 'format'>): Output 
   return {
     json,
     paint,
-    print: (view, render) => write(io.stdout, json ? `${JSON.stringify(view, null, 2)}\n` : ended(render(view, paint))),
+    print: (view, render) => write(io.stdout, redact(json ? `${JSON.stringify(view, null, 2)}\n` : ended(render(view, paint)))),
     line: (view, render) => {
       streamed = true
-      return write(io.stdout, json ? `${JSON.stringify(view)}\n` : ended(render(view, paint)))
+      return write(io.stdout, redact(json ? `${JSON.stringify(view)}\n` : ended(render(view, paint))))
     },
     problem: (view, render) =>
       json
-        ? write(io.stdout, `${JSON.stringify(view, null, streamed ? undefined : 2)}\n`)
-        : write(io.stderr, ended(render(view, paintError))),
+        ? write(io.stdout, redact(`${JSON.stringify(view, null, streamed ? undefined : 2)}\n`))
+        : write(io.stderr, redact(ended(render(view, paintError)))),
   }
 }

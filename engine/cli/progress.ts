@@ -9,13 +9,13 @@ export interface ProgressPrinter {
   readonly note: (message: string) => void
 }
 
-export function progressPrinter(io: Io, globals: Globals): ProgressPrinter {
+export function progressPrinter(io: Io, globals: Globals, redact: (text: string) => string): ProgressPrinter {
   const form: Progress = globals.quiet ? 'quiet' : globals.progress
   if (form === 'quiet') return { emit: () => undefined, note: () => undefined }
   const paint = painter(form === 'tty' || hasColor(io, io.stderr))
   const emit = (event: ProgressEvent): void => {
     const line = form === 'json' ? JSON.stringify(event) : progressLine(event, paint)
-    if (line !== null) io.stderr.write(`${line}\n`)
+    if (line !== null) io.stderr.write(redact(`${line}\n`))
   }
   return { emit, note: (message) => emit({ kind: 'note', message }) }
 }

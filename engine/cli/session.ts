@@ -5,6 +5,7 @@ import type { ControlClient } from '../control.ts'
 import { DiagnosticsError } from '../errors.ts'
 import type { ContainerRuntime } from '../ports.ts'
 import type { ProjectRecord } from '../record.ts'
+import { Redactor } from '../redact.ts'
 import type { VerbContext } from '../verbs.ts'
 import type { Globals } from './globals.ts'
 import type { Interrupts } from './interrupts.ts'
@@ -22,6 +23,8 @@ export interface Session {
   readonly interrupts: Interrupts
   readonly out: Output
   readonly progress: ProgressPrinter
+  /** Takes the secrets out of a text that this command has read. */
+  readonly redact: (text: string) => string
   /** What goes on after an interruption, and how to follow it; told on stderr. */
   afterInterrupt: string | null
   /** The checked project of the file; its warnings are told once. Problems are thrown. */
@@ -40,7 +43,8 @@ export interface Session {
 
 export function openSession(io: Io, globals: Globals, interrupts: Interrupts): Session {
   const { signal } = interrupts
-  const progress = progressPrinter(io, globals)
+  const redactor = new Redactor()
+  const progress = progressPrinter(io, globals, redactor.redact)
   const closers: (() => void)[] = []
   let connecting: Promise<ContainerRuntime> | null = null
   let read: Promise<LoadedProject> | null = null
@@ -69,6 +73,7 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
     signal: other ?? signal,
     emit: progress.emit,
     environment: found?.environment ?? io.environment,
+    learn: (values) => redactor.learn(values),
   })
 
   return {
@@ -76,7 +81,8 @@ export function openSession(io: Io, globals: Globals, interrupts: Interrupts): S
     globals,
     signal,
     interrupts,
-    out: makeOutput(io, globals),
+    out: makeOutput(io, globals, redactor.redact),
+    redact: redactor.redact,
     progress,
     afterInterrupt: null,
     load,

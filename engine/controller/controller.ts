@@ -6,6 +6,7 @@ import type { ContainerRuntime } from '../ports.ts'
 import type { ProgressEvent } from '../progress.ts'
 import { openControl } from '../control.ts'
 import type { ProjectRecord } from '../record.ts'
+import { Redactor } from '../redact.ts'
 import { repair } from '../repair.ts'
 import { Backoff, MAX_MS, MAX_OWN_MS } from './backoff.ts'
 import { watchStalled } from './stalled.ts'
@@ -30,7 +31,10 @@ export interface ControllerOptions {
 }
 
 export async function runController(options: ControllerOptions): Promise<void> {
-  const { runtime, project, signal, log } = options
+  const { runtime, project, signal } = options
+  // It reads the values when it fills the folders of what it starts; what it then says of an engine's or a container's words has none of them.
+  const redactor = new Redactor()
+  const log: ControllerOptions['log'] = (line) => options.log(JSON.parse(redactor.redact(JSON.stringify(line))) as typeof line)
   const backoff = new Backoff()
   let wake: () => void = () => undefined
   let due = false
@@ -96,7 +100,11 @@ export async function runController(options: ControllerOptions): Promise<void> {
   const look = async (): Promise<'done' | 'busy' | 'failed'> => {
     try {
       const text = await readRecord()
-      const outcome = await repair({ runtime, signal, emit, environment: {} }, text, (container) => backoff.isHeld(container, Date.now()))
+      const outcome = await repair(
+        { runtime, signal, emit, environment: {}, learn: (values) => redactor.learn(values) },
+        text,
+        (container) => backoff.isHeld(container, Date.now()),
+      )
       return outcome === null ? 'busy' : outcome.ok ? 'done' : 'failed'
     } catch (error) {
       // No record yet: the first `up` is still at work.

@@ -9,6 +9,7 @@ import type { BrokerProblem } from '../broker/port.ts'
 import { startTelemetry, type Telemetry } from '../telemetry/setup.ts'
 import { SHARD_ENV } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
+import { Redactor } from '../redact.ts'
 import { farBroker } from './far-broker.ts'
 import { startGateway } from './start.ts'
 
@@ -18,8 +19,10 @@ const MAX_PAUSE_MS = 2_000
 const STABLE_MS = 10_000
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
 
+/** Its own two secrets; it is told none of the file. */
+const redactor = new Redactor()
 const log = (message: string, fields: { readonly [name: string]: unknown } = {}): void =>
-  void process.stdout.write(`${JSON.stringify({ at: new Date().toISOString(), part: 'gateway', message, ...fields })}\n`)
+  void process.stdout.write(redactor.redact(`${JSON.stringify({ at: new Date().toISOString(), part: 'gateway', message, ...fields })}\n`))
 
 async function supervise(): Promise<void> {
   const stop = new AbortController()
@@ -73,6 +76,7 @@ async function serve(): Promise<void> {
     connect: (project, password, settings, secrets) => {
       const relay = env['AGENTCTL_BROKER'] === undefined ? undefined : { host, port: Number(port) }
       const far = farBroker(settings, secrets, relay)
+      redactor.learn({ 'broker-password': password })
       const note = (problem: BrokerProblem | null): void =>
         log(problem === null ? 'connected to the broker' : `${problem.code}: ${problem.message}`)
       return connectBroker({ project, ...(far ?? { host, port: Number(port), password }), note })

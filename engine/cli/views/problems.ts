@@ -1,6 +1,7 @@
 /** Problems of the user's files: `problemsView` is the JSON of CONTRACT, `renderProblems` prints that same object for people. */
 import { relative } from 'node:path'
 import type { Diagnostic, Place } from '../../../spec/diagnostic.ts'
+import { maskKeys } from '../../../spec/known-keys.ts'
 import { lineText, type Source } from '../../../spec/source.ts'
 import { excerpt, printable } from './excerpt.ts'
 
@@ -40,7 +41,7 @@ export function problemsView(diagnostics: readonly Diagnostic[], cwd: string = p
     diagnostics: diagnostics.map((each) => ({
       code: each.code,
       severity: each.severity,
-      message: each.message,
+      message: maskKeys(each.message),
       ...place(each.place),
       help: each.help,
       notes: each.notes.map((note) => ({ message: note.message, ...place(note.place) })),
@@ -95,13 +96,13 @@ const location = (place: PlaceView): string => (place.file === null ? '' : `${pr
 function excerptOf(place: PlaceView, sources: ReadonlyMap<string, Source>, paint: Paint, context: boolean): readonly string[] {
   const source = place.file === null ? undefined : sources.get(place.file)
   if (source === undefined || place.line === null || place.column === null) return []
-  const text = lineText(source, place.line)
+  const text = maskKeys(lineText(source, place.line))
   const end = place.end_line === place.line ? (place.end_column ?? place.column) : [...text].length + 1
   const shown = excerpt(text, place.column, end)
   const width = Math.max(5, String(place.line).length)
   const row = (number: string, mark: string, content: string): string =>
     `    ${paint('dim', `${number.padStart(width)} ${mark}`)}${content === '' ? '' : ` ${content}`}`
-  const before = context && place.line > 1 ? lineText(source, place.line - 1) : ''
+  const before = context && place.line > 1 ? maskKeys(lineText(source, place.line - 1)) : ''
   const rows = before.trim() === '' || shown.trimmed ? [] : [row(String(place.line - 1), '│', excerpt(before, 1, 1).text)]
   return [...rows, row(String(place.line), '│', shown.text), row('', '╵', paint('error', shown.caret))]
 }

@@ -4,7 +4,7 @@ import { AgentctlError } from '../../errors.ts'
 import type { ContainerRuntime } from '../../ports.ts'
 import type { Connection } from './connection.ts'
 import { jsonLines } from './events.ts'
-import { fields, number, text } from './fields.ts'
+import { fields, list, number, text } from './fields.ts'
 
 /** The engine answers a pull when the registry has: a machine without one should not wait for long. */
 const REGISTRY_TIMEOUT_MS = 20_000
@@ -12,7 +12,7 @@ const REGISTRY_TIMEOUT_MS = 20_000
 const BUILD_START_TIMEOUT_MS = 300_000
 const TAIL_LINES = 20
 
-type ImageCalls = Pick<ContainerRuntime, 'image' | 'pullImage' | 'buildImage' | 'importImage' | 'tagImage'>
+type ImageCalls = Pick<ContainerRuntime, 'image' | 'imageHistory' | 'pullImage' | 'buildImage' | 'importImage' | 'tagImage'>
 
 export function imageCalls(connection: Connection): ImageCalls {
   return {
@@ -21,7 +21,17 @@ export function imageCalls(connection: Connection): ImageCalls {
       const answer = await connection.jsonOrNull(call)
       if (answer === null) return null
       const image = fields(answer)
-      return { id: text(image['Id']), user: text(fields(image['Config'])['User']), size: number(image['Size']) }
+      const config = fields(image['Config'])
+      return { id: text(image['Id']), user: text(config['User']), size: number(image['Size']), environment: list(config['Env']).map(text) }
+    },
+    imageHistory: async (reference, signal) => {
+      const call = {
+        doing: `read the history of image "${reference}"`,
+        method: 'GET',
+        path: `/images/${reference}/history`,
+        signal,
+      } as const
+      return list(await connection.json(call)).map((layer) => text(fields(layer)['CreatedBy']))
     },
     pullImage: async (reference, signal) => {
       const doing = `pull image "${reference}"`

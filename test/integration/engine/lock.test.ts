@@ -61,11 +61,11 @@ test('secrets lie in a folder per container, for its user alone, and the values 
     SECCOMP,
   )
   const one = all.containers.filter((it) => it.group === 'a')
-  await writeSecrets(runtime, name, store, one, signal)
+  await writeSecrets({ runtime, project: name, signal, kept: null, store, live: new Set() }, one)
   expect(await readStore(runtime, name, signal)).toEqual(store)
   const holder = `${name}-agentctl-secrets-1`
   const own = await runtime.exec(holder, ['sh', '-c', `cd /secrets/${name}-a-1 && stat -c '%a %u %n' . *`], { user: '10001:10001' })
-  expect(own.stdout.toString()).toBe('500 10001 .\n400 10001 agentctl-token\n400 10001 k\n')
+  expect(own.stdout.toString()).toBe('755 0 .\n400 10001 agentctl-token\n400 10001 k\n')
   // Neither another user nor the holder's own root, which has no capability, may look into it.
   for (const user of ['10002:10002', '0:0'])
     expect((await runtime.exec(holder, ['cat', `/secrets/${name}-a-1/k`], { user })).exit_code).not.toBe(0)

@@ -35,6 +35,9 @@ test('images that exist cost two look-ups and no build', async () => {
 test('agents run as 10001, our own parts as 10002', async () => {
   expect((await engine.image(ours.agent))?.user).toBe('10001:10001')
   expect((await engine.image(ours.engine))?.user).toBe('10002:10002')
+  // What is searched for secrets in images of users.
+  expect((await engine.image(ours.agent))?.environment).toContainEqual(expect.stringMatching(/^PATH=/))
+  expect((await engine.imageHistory(ours.agent)).join('\n')).toMatch(/COPY|ENTRYPOINT|CMD/)
   expect(await run(ours.agent, 'id', '-un')).toBe('agent\n')
 })
 

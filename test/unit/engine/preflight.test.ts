@@ -3,7 +3,8 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writ
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type Preflight, preflight } from '../../../engine/preflight.ts'
+import { preflight } from '../../../engine/preflight.ts'
+import type { Diagnostic } from '../../../spec/diagnostic.ts'
 import { load } from '../../../spec/load.ts'
 
 let folder = ''
@@ -24,60 +25,18 @@ const directory = (path: string, mode = 0o755): string => {
   return join(folder, path)
 }
 
-function check(
-  text: string,
-  { environment = {}, local = true }: { environment?: { [name: string]: string }; local?: boolean } = {},
-): Preflight {
+interface Found {
+  readonly diagnostics: readonly Diagnostic[]
+}
+
+function check(text: string, { local = true }: { local?: boolean } = {}): Found {
   const path = join(folder, 'agents.yaml')
   const { project, diagnostics, places } = load({ files: [path], readFile: () => text, environment: {}, projectName: 'p' })
   if (project === null) throw new Error(diagnostics.map((it) => it.message).join('\n'))
-  return preflight(project, { environment, places, local })
+  return { diagnostics: preflight(project, { places, local }) }
 }
-const problems = (found: Preflight): readonly string[] =>
+const problems = (found: Found): readonly string[] =>
   found.diagnostics.map((it) => `${it.code} ${it.place?.line}:${it.place?.column} ${it.message.replaceAll(folder, 'DIR')}`)
-
-test('all is well: values of the secrets in use, and no problem', () => {
-  file('key', 'from a file')
-  directory('data')
-  const found = check(
-    `agents:
-  a:
-    handler: exec
-    secrets: [one, two]
-    volumes: ["./data:/data"]
-secrets:
-  one: { file: ./key }
-  two: { environment: TWO }
-  unused: { file: ./there-is-none }
-`,
-    { environment: { TWO: 'zwei' } },
-  )
-  expect(found.diagnostics).toEqual([])
-  expect(Object.entries(found.values).map(([name, value]) => [name, Buffer.from(value, 'base64').toString()])).toEqual([
-    ['one', 'from a file'],
-    ['two', 'zwei'],
-  ])
-})
-
-test('secrets: a missing file, a variable that is not set, a file that is too large; each at its place, all at once', () => {
-  file('large', 'x'.repeat(512_001))
-  const found = check(`agents:
-  a: { handler: exec, secrets: [gone, unset, large, folder] }
-secrets:
-  gone: { file: ./gone }
-  unset: { environment: UNSET_HERE }
-  large: { file: ./large }
-  folder: { file: . }
-`)
-  expect(problems(found)).toEqual([
-    'AG3003 4:3 the file of secret "gone" cannot be read: there is no such file',
-    'AG3003 5:3 secret "unset" reads the environment variable UNSET_HERE, which is not set',
-    'AG3003 6:3 the file of secret "large" has 512001 bytes, at most 512000 are allowed',
-    'AG3003 7:3 the file of secret "folder" cannot be read: it is a folder',
-  ])
-  expect(found.diagnostics[0]?.help).toContain(`${folder}/gone`)
-  expect(found.values).toEqual({})
-})
 
 /** Somebody who is neither the agent nor root; only root can give files away. */
 const OTHER = process.getuid?.() === 0 ? 12_345 : (process.getuid?.() ?? 0)
@@ -164,15 +123,14 @@ test('nor through the folder of a module', () => {
   ])
 })
 
-test("files of another machine, the engine's, are not looked at; secrets are ours", () => {
+test("files of another machine, the engine's, are not looked at", () => {
   const found = check(
     `agents:
-  a: { handler: exec, volumes: ["./nothing-here:/data"], secrets: [s] }
-secrets: { s: { environment: S } }
+  a: { handler: exec, volumes: ["./nothing-here:/data"] }
 `,
     { local: false },
   )
-  expect(problems(found)).toEqual(['AG3003 3:12 secret "s" reads the environment variable S, which is not set'])
+  expect(problems(found)).toEqual([])
 })
 
 test("a service's bind source must exist, whoever it belongs to", () => {

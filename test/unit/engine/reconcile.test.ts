@@ -213,3 +213,38 @@ test('down removes the controller first and the holder of the lock last; volumes
     remove-volume volume:p_data: volumes were asked for"
   `)
 })
+
+test('changed secrets are exchanged under running containers, one step per cause; what is mounted as a file makes its container anew', () => {
+  const of = project({
+    agents: [agent('a', { replicas: 2 }), agent('b')],
+    services: [service('s', { secrets: [{ source: 'k', target: '/etc/k' }] })],
+  })
+  const all = want(of)
+  const because = 'secret k changed; nothing is restarted'
+  const plan = text(all, running(all), {
+    changedSecrets: { 'p-a-1': because, 'p-a-2': because, 'p-b-1': 'secret x changed; nothing is restarted' },
+    recreate: { 'p-s-1': 'secret k changed, and a file outside /run/secrets cannot be exchanged' },
+  })
+  expect(plan).toMatchInlineSnapshot(`
+    "#1 write-secrets volume:p_agentctl-secrets (for p-s-1): the file's secrets for the containers that start
+    #2 write-secrets volume:p_agentctl-secrets (for p-a-1, p-a-2): secret k changed; nothing is restarted
+    #3 write-secrets volume:p_agentctl-secrets (for p-b-1): secret x changed; nothing is restarted
+    #4 stop-container container:p-s-1: secret k changed, and a file outside /run/secrets cannot be exchanged
+    [4] -> #5 remove-container container:p-s-1: secret k changed, and a file outside /run/secrets cannot be exchanged
+    [1, 5] -> #6 create-container container:p-s-1 (img): secret k changed, and a file outside /run/secrets cannot be exchanged
+    [6] -> #7 start-container container:p-s-1: secret k changed, and a file outside /run/secrets cannot be exchanged
+    [7] -> #8 wait container:p-s-1 (running within 300s): until running"
+  `)
+})
+
+test('values that changed are kept for who starts later, also when no container has them now; whoever is written takes them along', () => {
+  const all = want(project({ agents: [agent('a', { replicas: 0 })] }))
+  const keepSecrets = 'secret k changed; no container has it'
+  expect(text(all, running(all), { keepSecrets })).toBe(
+    '#1 write-secrets volume:p_agentctl-secrets (kept): secret k changed; no container has it',
+  )
+  const one = want(project({ agents: [agent('a')] }))
+  expect(text(one, running(one), { keepSecrets, changedSecrets: { 'p-a-1': 'secret k changed; nothing is restarted' } })).toBe(
+    '#1 write-secrets volume:p_agentctl-secrets (for p-a-1): secret k changed; nothing is restarted',
+  )
+})

@@ -15,7 +15,7 @@ const again = (text: string): void => {
 
 const FULL = `
 name: research
-secrets: { serp: { environment: SERP }, key: { file: ./secrets/$$key } }
+secrets: { serp: { environment: SERP }, key: { file: ./secrets/$$key }, op: { command: [op, read, "$$x", ./y], timeout: 5s, max_size: 1k, pass_env: [A] } }
 volumes: { data: , old.data: {} }
 telemetry: { endpoint: "http://collector:4318" }
 broker: { url: "rediss://me%40x@redis.example.com/3", password: { secret: serp }, ca: { secret: key }, durability: none, concurrency: 50 }
@@ -25,7 +25,7 @@ agents:
     handler: { module: ./lead.ts }
     delegates_to: [worker, lead]
     uses: [memory]
-    secrets: [serp, { source: key, target: k }]
+    secrets: [serp, { source: key, target: k }, { source: op, target: /etc/a$$b, uid: 0, gid: 1000, mode: 0440 }]
     depends_on: { memory: { condition: service_healthy }, worker: { condition: service_started } }
     environment: { A: "$$HOME", B: "\${WHO}", C: "$\${{ x }}", D: "", E: "007" }
     user: 1000

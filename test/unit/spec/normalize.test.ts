@@ -138,6 +138,42 @@ test('secrets: short, long, absolute target', () => {
   })
 })
 
+test('secrets: owner, mode in octal however it is written, a path of its own', () => {
+  expect(
+    agent(
+      '{ secrets: [{ source: k, target: /etc//app/../key, uid: 10001, gid: "20000", mode: 0440 }, { source: k, target: b, mode: "0400" }, { source: k, target: c, mode: 0o444 }] }',
+    )?.secrets,
+  ).toEqual([
+    { source: 'k', target: '/etc/key', uid: 10001, gid: 20000, mode: 0o440 },
+    { source: 'k', target: 'b', mode: 0o400 },
+    { source: 'k', target: 'c', mode: 0o444 },
+  ])
+})
+
+test('secrets from commands: a name stays one, a path becomes absolute; defaults', () => {
+  const command = { kind: 'command', timeout_ms: 30_000, max_size: 512_000, pass_env: [], working_dir: '/home/user/demo' }
+  expect(
+    project(`agents: { a: }
+secrets:
+  a: { command: [op, read, "op://x/y z"] }
+  b: { command: [./bin/show, ~/not-a-path] }
+  c: { command: [~/bin/show], timeout: 5s, max_size: 1k, pass_env: [TOKEN], working_dir: secrets }
+`).secrets,
+  ).toEqual({
+    a: { name: 'a', ...command, argv: ['op', 'read', 'op://x/y z'] },
+    b: { name: 'b', ...command, argv: ['/home/user/demo/bin/show', '~/not-a-path'] },
+    c: {
+      name: 'c',
+      ...command,
+      argv: ['/home/user/bin/show'],
+      timeout_ms: 5_000,
+      max_size: 1_024,
+      pass_env: ['TOKEN'],
+      working_dir: '/home/user/demo/secrets',
+    },
+  })
+})
+
 test('ports: a number, short and long', () => {
   expect(
     project(
