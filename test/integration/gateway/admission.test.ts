@@ -2,9 +2,10 @@
 import { execFileSync } from 'node:child_process'
 import { appendFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, expect, onTestFinished, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import type { Json } from '../../../spec/protocol.ts'
 import { harness, type Harness, until } from './harness.ts'
+import { beating } from './storing.ts'
 
 let h: Harness
 const mounts: string[] = []
@@ -105,8 +106,7 @@ test('a broker that is nearly full takes no more work; all that it took complete
     tasks: [held],
   } = await lead.lease(1)
   // Its holder is silent for as long as all this takes, which may be more than the 5 s of a session.
-  const beating = setInterval(() => void lead.post('/v1/heartbeat', { lease: held?.lease }).catch(() => null), 1_000)
-  onTestFinished(() => clearInterval(beating))
+  using _ = beating(lead, held?.lease ?? '')
   // What can never fit is refused before anything of it is written.
   const huge = await post(tasks(600, 'x'.repeat(20_000)))
   expect(huge.status).toBe(503)

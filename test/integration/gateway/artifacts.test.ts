@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { DEFAULT_ARTIFACTS } from '../../../spec/model.ts'
 import type { Gateway } from '../../../engine/gateway/start.ts'
 import { type Client, harness, type Harness, until } from './harness.ts'
-import { configureArtifacts, raw, take } from './storing.ts'
+import { beating, configureArtifacts, raw, take } from './storing.ts'
 
 let h: Harness
 let gateway: Gateway
@@ -227,6 +227,7 @@ test('ten thousand names from one task are refused beyond the first thousand', a
   await submit('a')
   const a = agent('a')
   const task = await take(a)
+  using _ = beating(a, task.lease)
   const put = raw(h, 'a')
   let next = 0
   const statuses = new Map<number, number>()

@@ -138,6 +138,9 @@ test('the whole time counts tries and pauses: the task ends there for good', asy
   })
   expect(tries).toBeGreaterThan(2)
   client.die()
+  await until('the dead one asks for nothing more', 10_000, async () =>
+    (await h.control('GET', '/v1/replicas')).json.replicas.every((it: { agent: string }) => it.agent !== 'whole'),
+  )
   const held = h.agent('whole', 2)
   const run = await submit('whole')
   await workUntilTold(held, await next(held), { status: 'completed', result: 'late' })

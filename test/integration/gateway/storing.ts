@@ -67,6 +67,12 @@ export async function take(client: Client): Promise<LeasedTask> {
   }
 }
 
+/** Holds the lease for as long as a busy test takes: a session that is silent for 5 s is dead. */
+export function beating(client: Client, lease: string): Disposable {
+  const timer = setInterval(() => void client.post('/v1/heartbeat', { lease }).catch(() => null), 1_000)
+  return { [Symbol.dispose]: () => clearInterval(timer) }
+}
+
 /** Redis' own count of its commands. */
 export async function commandStats(h: Harness): Promise<string> {
   const client = new Redis({ host: h.redis.host, port: h.redis.port, password: h.redis.password })
