@@ -84,6 +84,14 @@ ${table(schema)}
 
 Refused by name until a later version has them: ${later(schema)}.
 
+## A rule of egress.NAME
+
+A string is a host, with or without a port: \`api.example.com\`, \`*.example.com\`, \`api.example.com:8443\`. It means TLS (https) on port 443, or, under \`deny\`, every scheme on every port. A mapping says more:
+
+${table(schema.$defs.egress_rule)}
+
+Refused by name until a later version has them: ${later(schema.$defs.egress_rule)}; and in a policy: ${later(schema.properties.egress.additionalProperties)}.
+
 ${section('agents.NAME', schema.$defs.agent)}
 
 ${section('services.NAME', schema.$defs.service)}

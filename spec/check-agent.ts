@@ -2,6 +2,7 @@
 import { posix } from 'node:path'
 import { checkReadable } from './check-secrets.ts'
 import { type Checking, requireDeclared } from './checking.ts'
+import { PROXY_VARIABLES } from './egress.ts'
 import { forbiddenHostPath } from './host-paths.ts'
 import type { Agent } from './model.ts'
 import { AGENT_ENV } from './protocol.ts'
@@ -18,6 +19,7 @@ export function checkAgent(agent: Agent, checking: Checking): void {
   const what = `agent "${agent.name}"`
   for (const [index, name] of agent.delegates_to.entries()) requireDeclared(checking, `${path}.delegates_to.${index}`, 'agents', name, what)
   for (const [index, name] of agent.uses.entries()) checkUse(`${path}.uses.${index}`, name, what, checking)
+  for (const [index, name] of (agent.egress ?? []).entries()) requireDeclared(checking, `${path}.egress.${index}`, 'egress', name, what)
   checkUser(agent, path, what, checking)
   checkReadable(agent, path, what, checking)
   for (const [index, mount] of agent.mounts.entries()) {
@@ -51,7 +53,7 @@ export function checkAgent(agent: Agent, checking: Checking): void {
         help: 'give the secret another target',
       })
   for (const name of Object.keys(agent.environment))
-    if (OURS.includes(name))
+    if (OURS.includes(name) || (agent.egress !== undefined && PROXY_VARIABLES.includes(name)))
       report('AG2003', at(`${path}.environment.${name}`), `the variable ${name} of ${what} is set by agentctl`, { help: 'remove it' })
 }
 

@@ -5,7 +5,7 @@ import type { Report } from './problems.ts'
 import type { Span } from './source.ts'
 import { didYouMean, known } from './suggest.ts'
 
-export type Section = 'agents' | 'services' | 'secrets' | 'volumes' | 'pipelines'
+export type Section = 'agents' | 'services' | 'secrets' | 'volumes' | 'egress' | 'pipelines'
 
 export interface Checking {
   readonly project: Project
@@ -25,15 +25,16 @@ const SINGULAR: { readonly [section in Section]: string } = {
   services: 'service',
   secrets: 'secret',
   volumes: 'volume',
+  egress: 'egress policy',
   pipelines: 'pipeline',
 }
 
 /** Reports a name that is not declared; true when it is. */
 export function requireDeclared(checking: Checking, path: string, section: Section, name: string, what: string): boolean {
   if (name === '' || checking.declared(section, name)) return true
-  const names = Object.keys(checking.project[section])
+  const names = Object.keys(checking.project[section] ?? {})
   checking.report('AG2001', checking.at(path), `${what} names the ${SINGULAR[section]} "${name}", which is not declared`, {
-    help: didYouMean(name, names) ?? known(section, names),
+    help: didYouMean(name, names) ?? known(section === 'egress' ? 'egress policies' : section, names),
   })
   return false
 }

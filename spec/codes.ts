@@ -34,6 +34,10 @@ export const CODES = {
     title: 'A secret has no value, or cannot be read',
     fix: 'Set the environment variable, create the file or mend the command that the secret names.',
   },
+  AG3004: {
+    title: 'An egress rule would allow too much',
+    fix: 'Name the hosts and networks that the agent needs; "*", wildcards over a whole top-level domain and wide ranges are refused.',
+  },
   AG3010: {
     title: 'A secret stands where others can read it',
     fix: 'Take it out of the environment, command, label or image, and deliver it by `secrets`: a file at /run/secrets.',

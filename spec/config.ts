@@ -3,6 +3,8 @@ import type {
   Agent,
   ArtifactSettings,
   BrokerSettings,
+  EgressPolicy,
+  EgressRule,
   Healthcheck,
   Mount,
   Pipeline,
@@ -38,6 +40,7 @@ export function configView(project: Project): unknown {
       services: map(project.services, serviceView),
       secrets: map(project.secrets, secretView),
       volumes: map(project.volumes, () => ({})),
+      egress: map(project.egress ?? {}, egressView),
       telemetry: project.telemetry === null ? null : { endpoint: text(project.telemetry.endpoint) },
       gateway: project.gateway,
       broker: brokerView(project.broker),
@@ -97,7 +100,7 @@ function agentView(agent: Agent): unknown {
     ...compact({ handler }),
     ...workloadView(agent),
     ...workView(agent.work, agent.concurrency),
-    ...compact({ delegates_to: agent.delegates_to, uses: agent.uses }),
+    ...compact({ delegates_to: agent.delegates_to, uses: agent.uses, egress: agent.egress }),
     isolation: agent.isolation,
     ready_timeout: showDuration(agent.ready_timeout_ms),
   }
@@ -134,6 +137,11 @@ function workView(work: WorkPolicy, perReplica: number): { readonly [key: string
     max_queue: work.max_queue,
   }
 }
+
+/** An empty `allow` says something: no host at all. */
+const egressView = ({ allow, deny }: EgressPolicy): unknown => ({ allow: allow.map(ruleView), ...compact({ deny: deny.map(ruleView) }) })
+const ruleView = ({ host, cidr, ports, scheme, methods, paths }: EgressRule): unknown =>
+  compact({ host, cidr, ports, scheme, methods, paths: paths === null ? null : texts(paths) })
 
 function brokerView(broker: BrokerSettings): unknown {
   const secret = (name: string | null): unknown => (name === null ? null : { secret: text(name) })

@@ -6,6 +6,7 @@ const SECTIONS: { readonly [section: string]: string } = {
   services: 'service',
   secrets: 'secret',
   volumes: 'volume',
+  egress: 'egress policy',
   pipelines: 'pipeline',
 }
 

@@ -142,6 +142,31 @@ export interface ArtifactSettings {
   readonly retention_ms: number
 }
 
+/** `https` is TLS of any kind, also wss; `http` with the upgrade to ws; `ws` that upgrade alone; `tcp` whatever it is. */
+export type EgressScheme = 'https' | 'http' | 'ws' | 'tcp'
+
+/** Exactly one of `host` and `cidr` is set. null elsewhere: any; of `ports` and `scheme` in rules that deny alone. */
+export interface EgressRule {
+  /** Where it stands, as denials name it: "agents.yaml:31". */
+  readonly at: string
+  /** "api.example.com"; "*.example.com": every name below it, not itself. */
+  readonly host: string | null
+  readonly cidr: string | null
+  readonly ports: readonly number[] | null
+  readonly scheme: EgressScheme | null
+  readonly methods: readonly string[] | null
+  /** "/v1/models"; "/v1/*": all that start so. */
+  readonly paths: readonly string[] | null
+}
+
+/** What a rule denies is denied whatever others allow; what no rule allows is denied. */
+export interface EgressPolicy {
+  readonly name: string
+  readonly at: string
+  readonly allow: readonly EgressRule[]
+  readonly deny: readonly EgressRule[]
+}
+
 export interface Agent extends Workload {
   readonly work: WorkPolicy
   readonly role: 'orchestrator' | 'worker'
@@ -149,6 +174,8 @@ export interface Agent extends Workload {
   readonly concurrency: number
   readonly delegates_to: readonly string[]
   readonly uses: readonly string[]
+  /** Names under `egress:`. Absent: no way out, and no network with the egress container. */
+  readonly egress?: readonly string[]
   readonly isolation: { readonly reuse: 'role' }
   /** How long a replica may take to connect to the gateway after its start. Default 30 s. */
   readonly ready_timeout_ms: number
@@ -210,9 +237,15 @@ export interface Project {
   readonly telemetry: { readonly endpoint: string } | null
   readonly broker: BrokerSettings
   readonly artifacts: ArtifactSettings
+  /** Absent: none. */
+  readonly egress?: { readonly [name: string]: EgressPolicy }
   /** Absent: one gateway. */
   readonly gateway?: { readonly replicas: number }
 }
+
+/** The policies of an agent, in the order in which it names them. Empty: it has no way out. */
+export const egressPolicies = (project: Pick<Project, 'egress'>, agent: Pick<Agent, 'egress'>): readonly EgressPolicy[] =>
+  (agent.egress ?? []).flatMap((name) => project.egress?.[name] ?? [])
 
 export const MAX_GATEWAYS = 4
 export const gatewaysOf = ({ gateway }: Pick<Project, 'gateway'>): number => gateway?.replicas ?? 1

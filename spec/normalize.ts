@@ -4,6 +4,7 @@ import type { Agent, Handler, Project, Service } from './model.ts'
 import { DEFAULTS, MAX_GATEWAYS } from './model.ts'
 import { artifactsOf, brokerOf } from './broker.ts'
 import { type Context, names, pathOf } from './context.ts'
+import { egressOf } from './egress.ts'
 import { mountsOf, portsOf } from './mounts.ts'
 import { pipelineOf } from './pipeline.ts'
 import { secretOf, secretsOf } from './secrets.ts'
@@ -16,6 +17,7 @@ export function normalize(root: Node, context: Context, projectName: string | un
   const section = <T>(key: string, make: (name: string, node: MapNode, at: string) => T): { readonly [name: string]: T } =>
     Object.fromEntries(entriesOf(child(root, key)).map(([name, entry]) => [name, make(name, asMap(entry.value), `${key}.${name}`)]))
   const endpoint = textOf(child(child(root, 'telemetry'), 'endpoint'))
+  const egress = egressOf(child(root, 'egress'), context)
   const gateways = integer(child(child(root, 'gateway'), 'replicas'), 1, 1, MAX_GATEWAYS, context)
   return {
     name: nameOf(root, context, projectName),
@@ -27,6 +29,7 @@ export function normalize(root: Node, context: Context, projectName: string | un
     telemetry: endpoint === '' ? null : { endpoint },
     broker: brokerOf(child(root, 'broker'), context),
     artifacts: artifactsOf(child(root, 'artifacts'), context),
+    ...(Object.keys(egress).length === 0 ? {} : { egress }),
     ...(gateways === 1 ? {} : { gateway: { replicas: gateways } }),
   }
 }
@@ -66,6 +69,7 @@ function agentOf(name: string, node: MapNode, at: string, context: Context): Age
   const common = workload(name, node, at, context, DEFAULTS.agent)
   const list = (key: string): readonly string[] => names(child(node, key), `${at}.${key}`, context)
   const delegates = list('delegates_to')
+  const egress = list('egress')
   const timeout = child(node, 'ready_timeout')
   const role = textOf(child(node, 'role'))
   return {
@@ -78,6 +82,7 @@ function agentOf(name: string, node: MapNode, at: string, context: Context): Age
     handler: handlerOf(child(node, 'handler'), common.image, context),
     delegates_to: delegates,
     uses: list('uses'),
+    ...(egress.length === 0 ? {} : { egress }),
     isolation: { reuse: 'role' },
     ...workOf(node, context),
     ready_timeout_ms:

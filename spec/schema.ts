@@ -197,7 +197,7 @@ function removal(error: ErrorObject, path: Path): Path | null {
 }
 
 /** Sections of things that others refer to by name. */
-const DECLARING = new Set(['agents', 'services', 'secrets', 'volumes', 'pipelines'])
+const DECLARING = new Set(['agents', 'services', 'secrets', 'volumes', 'egress', 'pipelines'])
 
 function without(node: Node, bad: ReadonlySet<string>, path: Path): Node {
   const isBad = (step: string | number): boolean => bad.has(pointer([...path, step]))
