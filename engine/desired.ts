@@ -11,10 +11,13 @@ import {
   gatewayDoor,
   gatewayHost,
   HOST,
+  isRoaming,
   LABEL,
   linkNetwork,
   networkName,
+  OWN_NETWORKS,
   PATHS,
+  PROXY_PORT,
   roleNetwork,
   SECRETS_VOLUME,
   secretPath,
@@ -98,6 +101,9 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     durability: broker.durability,
     gateways: gatewaysOf(project),
     roleNetworks: Object.keys(project.agents).sort().map(roleNetwork),
+    egressNetworks: sorted(project.agents)
+      .filter(hasEgress)
+      .map((agent) => roleNetwork(agent.name)),
   }
   const trusted = trustedSpecs(facts).map(
     (spec): DesiredContainer => ({
@@ -148,9 +154,9 @@ const brokerSecrets = ({ password, ca }: BrokerSettings): DesiredContainer['secr
 
 const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index + 1)
 
-/** The hash covers all that `spec` says except the gateway's further networks, which are joined and left while it runs. */
+/** The hash covers all that `spec` says except the networks of roles that gateways and egress are on: those are joined and left while they run. */
 const hashOfSpec = (spec: ContainerSpec): string =>
-  hashOf(spec.kind === 'gateway' ? { ...spec, endpoints: spec.endpoints.slice(0, 1) } : spec)
+  hashOf(isRoaming(spec.kind) ? { ...spec, endpoints: spec.endpoints.slice(0, OWN_NETWORKS[spec.kind]) } : spec)
 const finish = (spec: ContainerSpec, revision: number): ContainerSpec => ({
   ...spec,
   labels: { ...spec.labels, [LABEL.configHash]: hashOfSpec(spec), [LABEL.revision]: String(revision) },
@@ -223,6 +229,22 @@ function dependencies(project: Project, workload: Workload): DesiredContainer['a
     })
 }
 
+const hasEgress = (agent: Agent): boolean => (agent.egress ?? []).length > 0
+
+/** What curl, git, pip, npm, Python and Node's fetch look at. Both ways of writing them: curl reads http_proxy in lower case alone. */
+function proxyVariables(door: string, direct: readonly string[]): ContainerSpec['environment'] {
+  const [proxy, without] = [`http://${door}:${PROXY_PORT}`, ['localhost', '127.0.0.1', '::1', ...[...direct].sort()].join(',')]
+  return {
+    HTTP_PROXY: proxy,
+    HTTPS_PROXY: proxy,
+    NO_PROXY: without,
+    http_proxy: proxy,
+    https_proxy: proxy,
+    no_proxy: without,
+    NODE_USE_ENV_PROXY: '1',
+  }
+}
+
 function agentContainer(record: ProjectRecord, agent: Agent, replica: number, seccomp: string): DesiredContainer {
   const { project } = record
   const name = containerName(project.name, agent.name, replica)
@@ -235,6 +257,10 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
   const extraHosts: Record<string, string> = Object.fromEntries(
     gateways.map((gateway) => [gatewayDoor(gateway, door), hostAddress(role, gatewayHost(gateway))]),
   )
+  // As with the gateway.
+  const egressDoor = agent.uses.includes('egress') ? 'agentctl-egress' : 'egress'
+  if (hasEgress(agent)) extraHosts[egressDoor] = hostAddress(role, HOST.egress)
+  const direct = Object.keys(extraHosts)
   for (const service of [...agent.uses].sort()) {
     const link = linkNetwork(agent.name, service)
     endpoints.push({ network: networkName(project.name, link), address: hostAddress(record.subnets[link] ?? '', host) })
@@ -260,6 +286,12 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
     environment: {
       HOME: '/workspace',
       ...agent.environment,
+      ...(hasEgress(agent)
+        ? proxyVariables(
+            egressDoor,
+            [...direct, ...agent.uses].filter((name) => name !== egressDoor),
+          )
+        : {}),
       [AGENT_ENV.gateway]: `http://${door}:${GATEWAY_PORT}`,
       ...(gateways.length === 1
         ? {}

@@ -31,8 +31,16 @@ export const BROKER_VOLUME = 'agentctl-broker'
 export const HOST = { gateway: 2, egress: 3, broker: 4, firstReplica: 9, maxReplica: 240, lastReplica: 248 } as const
 /** The first gateway, and the others above the replicas: all on each network of agents and on `control`. */
 export const gatewayHost = (replica: number): number => (replica === 1 ? HOST.gateway : HOST.lastReplica + replica - 1)
+/** The port of the egress container that agents' HTTP_PROXY names. */
+export const PROXY_PORT = 3128
+/** What egress is told: the control network, from which alone it takes telemetry. */
+export const CONTROL_ENV = 'AGENTCTL_CONTROL'
 /** Its name within our containers. A service may be called `gateway`, so agents may know it by another. */
 export const gatewayDoor = (replica: number, name = 'gateway'): string => (replica === 1 ? name : `${name}-${replica}`)
+
+/** Parts that join and leave the networks of roles while they run, and the networks that they are made with: control, and outside for egress. */
+export const OWN_NETWORKS = { gateway: 1, egress: 2 } as const
+export const isRoaming = (kind: string): kind is keyof typeof OWN_NETWORKS => Object.hasOwn(OWN_NETWORKS, kind)
 
 /** Paths inside our own containers. */
 export const PATHS = {

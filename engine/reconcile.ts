@@ -4,7 +4,7 @@
  */
 import { posix } from 'node:path'
 import type { Desired, DesiredContainer } from './desired.ts'
-import { LABEL, PATHS, SECRETS_VOLUME, STATE_VOLUME, trustedName, volumeName } from './names.ts'
+import { isRoaming, LABEL, PATHS, SECRETS_VOLUME, STATE_VOLUME, trustedName, volumeName } from './names.ts'
 import { type Observed, kindOf, replicaOf } from './observe.ts'
 import type { Plan } from './plan.ts'
 import { Builder, removeSteps } from './plan-builder.ts'
@@ -125,7 +125,10 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     const base = spec.name === holderName ? [] : [record, secrets.get(spec.name), folders.get(spec.name), holderStart]
     switch (verdict.kind) {
       case 'keep': {
-        if (spec.kind === 'gateway') joinNetworks(build, want, have, [...base], made)
+        if (isRoaming(spec.kind)) {
+          joinNetworks(build, want, have, [...base], made)
+          leaveNetworks(build, want, have, desired)
+        }
         if (have?.status === 'running' && have.health === 'starting' && spec.healthcheck !== null) {
           up.set(
             spec.name,
@@ -172,7 +175,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
         const stop = verdict.stopFirst
           ? build.add({ op: 'stop-container', container: spec.name, grace_s: spec.stop_grace_s }, target, verdict.cause, [])
           : undefined
-        const joins = have?.status === 'created' || spec.kind === 'gateway' ? joinNetworks(build, want, have, [...base, stop], made) : []
+        const joins = have?.status === 'created' || isRoaming(spec.kind) ? joinNetworks(build, want, have, [...base, stop], made) : []
         started.set(
           spec.name,
           build.add({ op: 'start-container', container: spec.name }, target, verdict.cause, [
@@ -259,7 +262,7 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     finish()
   }
 
-  const joined = observed.containers.filter((container) => kindOf(container) === 'gateway' && wanted.has(container.name))
+  const joined = observed.containers.filter((container) => isRoaming(kindOf(container)) && wanted.has(container.name))
   for (const network of observed.networks) {
     if (desired.networks.some((want) => want.name === network.name)) continue
     // What stays needs its network, and the engine removes none that is in use.
@@ -311,6 +314,14 @@ function joinNetworks(
         [...needs, made.get(endpoint.network)],
       ),
     )
+}
+
+/** A role that has no egress rules any more is not to find egress on its network. Networks that are no longer needed are left with their removal. */
+function leaveNetworks(build: Builder, want: DesiredContainer, have: ObservedContainer | undefined, { networks }: Desired): void {
+  for (const { name } of networks) {
+    if (have?.networks[name] === undefined || want.spec.endpoints.some((endpoint) => endpoint.network === name)) continue
+    build.add({ op: 'disconnect-network', container: want.spec.name, network: name }, `container:${want.spec.name}`, `leaves ${name}`, [])
+  }
 }
 
 /** Groups in dependency order (the file was checked for cycles), by name within a level. */

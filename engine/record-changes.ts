@@ -15,6 +15,7 @@ export function changeOf(previous: ProjectRecord | null, next: ProjectRecord): s
     ...Object.values(next.project.agents)
       .filter((agent) => !same(workOf(agent), workOf(previous.project.agents[agent.name])))
       .map((agent) => `policy of ${agent.name}`),
+    ...egressChanges(previous.project, next.project),
     ...(same(previous.project.broker ?? DEFAULT_BROKER, next.project.broker) ? [] : ['settings of the broker']),
     ...(same(previous.project.artifacts ?? DEFAULT_ARTIFACTS, next.project.artifacts) ? [] : ['limits of artifacts']),
   ]
@@ -22,12 +23,19 @@ export function changeOf(previous: ProjectRecord | null, next: ProjectRecord): s
   return `${changed.slice(0, SHOWN).join(', ')}${changed.length > SHOWN ? ` and ${changed.length - SHOWN} more` : ''} changed`
 }
 
+/** Egress follows its rules as it goes; who has which policy decides on networks, and is no such change. */
+function egressChanges({ egress: before = {} }: Project, { egress: after = {} }: Project): readonly string[] {
+  const names = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort()
+  return names.filter((name) => !same(before[name], after[name])).map((name) => `egress rules of ${name}`)
+}
+
 /** A record of a version that did not know the key. */
 const workOf = (agent: Agent | undefined): Agent['work'] => agent?.work ?? DEFAULT_WORK
 
 function withoutPolicies(record: ProjectRecord): unknown {
+  const { egress: _, ...rest } = record.project
   const project: Project = {
-    ...record.project,
+    ...rest,
     broker: DEFAULT_BROKER,
     artifacts: DEFAULT_ARTIFACTS,
     agents: Object.fromEntries(Object.entries(record.project.agents).map(([name, agent]) => [name, { ...agent, work: DEFAULT_WORK }])),

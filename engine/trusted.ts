@@ -3,6 +3,7 @@ import { GATEWAY_PORT } from '../spec/protocol.ts'
 import { trustedPosture, ulimits } from './harden.ts'
 import {
   BROKER_VOLUME,
+  CONTROL_ENV,
   gatewayDoor,
   gatewayHost,
   HOST,
@@ -39,6 +40,8 @@ export interface TrustedFacts {
   readonly gateways: number
   /** Role networks that each gateway joins, in order. */
   readonly roleNetworks: readonly string[]
+  /** Those of agents with egress rules, which egress joins. */
+  readonly egressNetworks: readonly string[]
 }
 
 const MIB = 1_048_576
@@ -201,12 +204,26 @@ const gateway = (facts: TrustedFacts, replica: number): ContainerSpec => ({
 const relayOf = ({ subnets, gateways }: TrustedFacts): string =>
   [HOST.egress, HOST.gateway, ...others(gateways).map(gatewayHost)].map((host) => hostAddress(subnets['control'] ?? '', host)).join(',')
 
+/** `UV_THREADPOOL_SIZE`: names are resolved by threads, and a slow answer for one agent must not hold up the others. */
+const egressEnvironment = (facts: TrustedFacts): ContainerSpec['environment'] => ({
+  AGENTCTL_PROJECT: facts.project,
+  [CONTROL_ENV]: facts.subnets['control'] ?? '',
+  UV_THREADPOOL_SIZE: '32',
+  ...(facts.brokerUrl === null ? {} : { AGENTCTL_RELAY: relayOf(facts) }),
+})
+
 const egress = (facts: TrustedFacts): ContainerSpec => ({
   ...base(facts, 'egress', true),
+  // Two for a tunnel.
+  ulimits: ulimits(16_384),
   command: ['node', `${PATHS.app}/egress.mjs`],
   healthcheck: { ...CHECK, test: httpCheck('/healthz', 'TCP:127.0.0.1:4318') },
-  endpoints: [address(facts, 'control', HOST.egress), { network: networkName(facts.project, 'outside'), address: null }],
-  ...(facts.brokerUrl === null ? {} : { environment: { AGENTCTL_PROJECT: facts.project, AGENTCTL_RELAY: relayOf(facts) } }),
+  endpoints: [
+    address(facts, 'control', HOST.egress),
+    { network: networkName(facts.project, 'outside'), address: null },
+    ...facts.egressNetworks.map((network) => address(facts, network, HOST.egress)),
+  ],
+  environment: egressEnvironment(facts),
   dns: [],
   // A collector on the user's own machine has a name: localhost would be this container.
   extra_hosts: { 'host.docker.internal': 'host-gateway' },

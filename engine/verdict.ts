@@ -1,6 +1,6 @@
 /** What must become of one container: the rules about recreate and restart. Pure. */
 import type { DesiredContainer } from './desired.ts'
-import { LABEL } from './names.ts'
+import { isRoaming, LABEL } from './names.ts'
 import { UP } from './plan-builder.ts'
 import type { ObservedContainer } from './ports.ts'
 
@@ -30,7 +30,7 @@ export function judge(want: DesiredContainer, have: ObservedContainer | undefine
   const because = options.recreate?.[want.spec.name]
   if (because !== undefined && !keeps) return recreate(because)
   if (have.status === 'dead' || have.status === 'removing') return recreate(`is ${have.status}`)
-  const missing = want.spec.kind !== 'gateway' && want.spec.endpoints.some((endpoint) => have.networks[endpoint.network] === undefined)
+  const missing = !isRoaming(want.spec.kind) && want.spec.endpoints.some((endpoint) => have.networks[endpoint.network] === undefined)
   if (missing && have.status !== 'created') return recreate('is not on its network')
   if (have.status === 'created') return { kind: 'start', cause: 'was created but never started', stopFirst: false }
   if (have.status === 'exited') {

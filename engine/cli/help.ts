@@ -148,6 +148,17 @@ export const HELP: { readonly [verb: string]: HelpText } = {
       'agentctl artifacts get run_01J… log.txt -o - | less',
     ],
   },
+  egress: {
+    summary: 'What agents may reach outside, and what they asked for: check, log',
+    detail:
+      '`check` decides by the rules of the file, or with -p of the project that is up, asks nobody and resolves nothing; exit 1: denied. `log` shows the decisions of the proxy: who asked for which host, the verdict, and the rule with its line.',
+    examples: [
+      'agentctl egress check worker https://api.example.com',
+      'agentctl egress check worker http://api.example.com/v1/models --method POST',
+      'agentctl egress log worker --tail 20',
+      'agentctl -p research egress log --follow --format json',
+    ],
+  },
   proxy: {
     summary: 'Let applications on this machine submit work: a socket or a loopback port of the control API',
     detail:

@@ -209,6 +209,18 @@ const VERBS: readonly VerbSpec[] = [
         .option('-q', 'ls: names only'),
   },
   {
+    name: 'egress',
+    run: async () => (await import('./verbs/egress.ts')).egress,
+    define: (it) =>
+      it
+        .argument('<what>', 'check or log')
+        .argument('[agent]', 'check: whose rules; log: only its records')
+        .argument('[url]', 'check: an address such as https://api.example.com')
+        .option('--method <method>', 'check: of the request, with http:// (default: GET)')
+        .option('--follow', 'log: go on with what comes')
+        .option('--tail <count>', 'log: the last records only (default: all that are kept)'),
+  },
+  {
     name: 'proxy',
     run: async () => (await import('./verbs/proxy.ts')).proxy,
     define: (it) =>

@@ -1,4 +1,6 @@
 /** What a client is told: who denied it, where that stands, and the one line that would allow it. Never an address that a name resolved to. */
+import { classOf } from '../../spec/address-classes.ts'
+import { parseAddress } from '../../spec/addresses.ts'
 import { showHost } from '../../spec/hosts.ts'
 import type { EgressPolicy, EgressRule } from '../../spec/model.ts'
 import type { Ask, Decision, Found, Vetted } from './decide.ts'
@@ -23,6 +25,10 @@ export function explainDenial(policies: readonly EgressPolicy[], ask: Ask, decis
   if (policy === undefined) return 'denied: the agent has no egress policy'
   if (by !== null && reason === 'deny_rule') return `denied by ${by.rule.at} egress.${by.policy.name}.deny (${showTarget(by.rule)})`
   if (by !== null) return `denied by ${showRule(by)}: it allows ${showInside(by.rule)} of ${showTarget(by.rule)} alone`
+  const address = ask.host.kind === 'address' ? parseAddress(ask.host.host) : null
+  const kind = address === null ? null : classOf(address)
+  // No rule would help.
+  if (kind?.reach === 'never') return `denied: "${showHost(ask.host.host)}" is ${kind.name} address, which egress never dials`
   return `denied by ${named(policies)}; add ${suggestion(ask)} to egress.${policy.name}.allow`
 }
 

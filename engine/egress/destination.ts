@@ -1,8 +1,6 @@
 /** Where telemetry goes: read from the project record, looked at again every 500 ms (the state volume tells nobody of a change). */
-import { readFile, stat } from 'node:fs/promises'
 import { RECORD_VERSION } from '../record.ts'
-
-const POLL_MS = 500
+import { watchRecord } from './watch-record.ts'
 
 /** The base URL of OTLP/HTTP; null: drop what comes. */
 export type Endpoint = URL | null
@@ -37,17 +35,6 @@ export function targetUrl(endpoint: URL, path: string): URL {
 
 /** Calls `changed` at once if there is a record, and after every change, until the signal aborts. */
 export async function watchDestination(file: string, changed: (destination: Destination) => void, signal: AbortSignal): Promise<void> {
-  let seen = ''
-  const look = async (): Promise<void> => {
-    const found = await stat(file).catch(() => null)
-    const mark = found === null ? 'none' : `${found.ino}:${found.size}:${found.mtimeMs}`
-    if (mark === seen) return
-    if (found === null) changed({ endpoint: null, problem: null })
-    // A record that is half written does not parse: `seen` stays, the next look reads it again.
-    else changed(destinationOf(await readFile(file, 'utf8')))
-    seen = mark
-  }
-  await look().catch(() => {})
-  const timer = setInterval(() => void look().catch(() => {}), POLL_MS)
-  signal.addEventListener('abort', () => clearInterval(timer), { once: true })
+  const stop = await watchRecord(file, (text) => changed(text === null ? { endpoint: null, problem: null } : destinationOf(text)))
+  signal.addEventListener('abort', stop, { once: true })
 }

@@ -2,15 +2,14 @@
  * The way to a broker of the user's own. The gateway has no route out; this hands its bytes on to exactly the host and port of the
  * record and nowhere else. It reads none of them: with rediss:// they are encrypted from the gateway to the broker.
  */
-import { readFile, stat } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { type BrokerAddress, brokerAddress } from '../../spec/broker.ts'
 import { RECORD_VERSION } from '../record.ts'
+import { watchRecord } from './watch-record.ts'
 
 /** The gateway keeps one connection; a restarting one has two for a moment. */
 const MAX_CONNECTIONS = 16
 const CONNECT_MS = 5_000
-const POLL_MS = 500
 
 export interface RelayOptions {
   readonly record: string
@@ -44,7 +43,8 @@ export async function startRelay(options: RelayOptions): Promise<Relay> {
     join(near, target, open, note)
   })
   server.maxConnections = MAX_CONNECTIONS
-  const stopWatch = await watchTarget(options.record, (next) => {
+  const stopWatch = await watchRecord(options.record, (text) => {
+    const next = text === null ? null : targetOf(text)
     if (next?.host === target?.host && next?.port === target?.port) return
     options.note(next === null ? 'no broker to relay to' : `relaying to the broker ${next.host}:${next.port}`)
     target = next
@@ -97,21 +97,6 @@ export function targetOf(text: string): BrokerAddress | null {
   const url = record.project?.broker?.url
   if (typeof record.version !== 'number' || record.version > RECORD_VERSION || typeof url !== 'string') return null
   return brokerAddress(url)
-}
-
-async function watchTarget(file: string, changed: (target: BrokerAddress | null) => void): Promise<() => void> {
-  let seen = ''
-  const look = async (): Promise<void> => {
-    const found = await stat(file).catch(() => null)
-    const mark = found === null ? 'none' : `${found.ino}:${found.size}:${found.mtimeMs}`
-    if (mark === seen) return
-    // One that is half written does not parse: `seen` stays, the next look reads it again.
-    changed(found === null ? null : targetOf(await readFile(file, 'utf8')))
-    seen = mark
-  }
-  await look().catch(() => {})
-  const timer = setInterval(() => void look().catch(() => {}), POLL_MS)
-  return () => clearInterval(timer)
 }
 
 const listen = (server: Server, host: string, port: number): Promise<void> =>

@@ -4,6 +4,7 @@
  */
 import { type Address, type Cidr, contains, parseCidr } from '../../spec/addresses.ts'
 import type { EgressPolicy, EgressRule } from '../../spec/model.ts'
+import { canonicalJson } from '../canonical.ts'
 import { HOST, roleNetwork } from '../names.ts'
 import { type ProjectRecord, RECORD_VERSION } from '../record.ts'
 import { hostAddress } from '../subnets.ts'
@@ -19,10 +20,12 @@ export interface Segments {
   identify(local: string | undefined, remote: string | undefined): Client | null
   policiesOf(agent: string): readonly EgressPolicy[]
   isOwn(address: Address): boolean
+  /** The same for records that say the same about egress: only a change closes anything. */
+  readonly mark: string
 }
 
 /** Before there is a record: nobody may do anything. */
-export const NOBODY: Segments = { identify: () => null, policiesOf: () => [], isOwn: () => true }
+export const NOBODY: Segments = { identify: () => null, policiesOf: () => [], isOwn: () => true, mark: '' }
 
 /** One-offs have 5 to 8, replicas what follows; above are gateways. */
 const FIRST_ONE_OFF = 5
@@ -53,6 +56,7 @@ export function segmentsOf(text: string): Segments {
     identify: (local, remote) => identify(agents, plain(local), plain(remote)),
     policiesOf: (agent) => policies.get(agent) ?? [],
     isOwn: (address) => own.some((cidr) => contains(cidr, address)),
+    mark: canonicalJson([[...agents], [...policies], subnets]),
   }
 }
 

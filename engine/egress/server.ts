@@ -1,9 +1,10 @@
 /**
- * The egress part in its first form: the only container with a route out, and all that passes is OTLP from the gateway, to the
- * one address in the project record. It is no proxy: CONNECT and absolute URIs are refused.
+ * The way of telemetry: OTLP from the gateway, to the one address in the project record. It is no proxy: CONNECT and absolute URIs
+ * are refused. Agents may stand on a network with this container; what they send goes through the gateway, which writes who sent it.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { contains, parseAddress, parseCidr } from '../../spec/addresses.ts'
 import { OTLP_PATHS, OTLP_PORT } from '../otlp.ts'
 import { watchDestination } from './destination.ts'
 import { Forwarder } from './forwarder.ts'
@@ -15,6 +16,8 @@ const DRAIN_MS = 1_500
 
 export interface Egress {
   readonly port: number
+  /** There is somebody to send to. */
+  isForwarding(): boolean
   /** Take nothing new, deliver what waits (for 1.5 s at most), let go. */
   stop(): Promise<void>
 }
@@ -24,6 +27,8 @@ export interface EgressOptions {
   readonly port?: number
   readonly host?: string
   readonly queue_bytes?: number
+  /** The network of the gateway: others are hung up on. Absent: everybody may. The container itself always may. */
+  readonly from?: string
   /** A line for the log, when something changed. Never a body, never an endpoint's credentials. */
   readonly note?: (message: string) => void
 }
@@ -45,6 +50,12 @@ export async function startEgress(options: EgressOptions): Promise<Egress> {
     handle(forwarder, request, response)
   })
   server.maxConnections = 64
+  const from = options.from === undefined ? null : parseCidr(options.from)
+  server.on('connection', (socket) => {
+    const remote = parseAddress(socket.remoteAddress?.replace(/^::ffff:/, '') ?? '')
+    const isLocal = socket.remoteAddress?.endsWith('127.0.0.1') === true
+    if (options.from !== undefined && !isLocal && (from === null || remote === null || !contains(from, remote))) socket.destroy()
+  })
   server.on('connect', (_request, socket) => {
     forwarder.counters.refused++
     socket.on('error', () => {})
@@ -56,6 +67,7 @@ export async function startEgress(options: EgressOptions): Promise<Egress> {
   await listen(server, options.port ?? OTLP_PORT, options.host ?? '0.0.0.0')
   return {
     port: (server.address() as AddressInfo).port,
+    isForwarding: () => forwarder.endpoint !== null,
     stop: async () => {
       stopping.abort()
       const closed = new Promise((resolve) => server.close(resolve))

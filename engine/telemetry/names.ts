@@ -16,6 +16,8 @@ export const SPAN = {
   process: (agent: string): string => `process ${agent}`,
   /** The agent's own view of an attempt, from the runtime inside its container. */
   agent: (agent: string): string => `invoke_agent ${agent}`,
+  /** A decision of egress, 0 ms: a root of its own, as no client says for which task it asks. */
+  egress: (agent: string): string => `egress ${agent}`,
 } as const
 
 export const ATTR = {
@@ -48,6 +50,14 @@ export const ATTR = {
   waitMs: 'agentctl.job.wait_ms',
   replica: 'agentctl.replica',
   status: 'agentctl.status',
+
+  serverAddress: 'server.address',
+  serverPort: 'server.port',
+  httpMethod: 'http.request.method',
+  egressVerdict: 'agentctl.egress.verdict',
+  egressReason: 'agentctl.egress.reason',
+  egressRule: 'agentctl.egress.rule',
+  egressScheme: 'agentctl.egress.scheme',
 } as const
 
 export const MESSAGING_SYSTEM = 'bullmq'
