@@ -1,8 +1,9 @@
 /**
- * `npm run bench [-- up|route|memory|recovery|idle|durability|gateways …] [--rounds N]`: every figure is a ratio to a peer, or a count, taken in the same run.
+ * `npm run bench [-- up|route|memory|recovery|idle|durability|gateways|egress …] [--rounds N]`: every figure is a ratio to a peer, or a count, taken in the same run.
  * A missed target is printed; only a benchmark that could not run makes the command fail.
  */
 import { benchDurability } from './durability.ts'
+import { benchEgress } from './egress.ts'
 import { benchGateways } from './gateways.ts'
 import { benchIdle } from './idle.ts'
 import { benchMemory } from './memory.ts'
@@ -19,10 +20,11 @@ const BENCHES: { readonly [name: string]: (rounds: number | null) => Promise<voi
   idle: () => benchIdle(),
   durability: (rounds) => benchDurability(rounds ?? 3),
   gateways: (rounds) => benchGateways(rounds ?? 6),
+  egress: (rounds) => benchEgress(rounds ?? 7),
 }
 
 function usage(message: string): never {
-  process.stderr.write(`${message}\nusage: npm run bench [-- up|route|memory|recovery|idle|durability|gateways …] [--rounds N]\n`)
+  process.stderr.write(`${message}\nusage: npm run bench [-- up|route|memory|recovery|idle|durability|gateways|egress …] [--rounds N]\n`)
   process.exit(2)
 }
 
