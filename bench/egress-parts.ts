@@ -30,7 +30,11 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
 
 async function target(folder: string): Promise<readonly number[]> {
   const tls = { key: readFileSync(`${folder}/key.pem`), cert: readFileSync(`${folder}/cert.pem`) }
-  const servers = [createServer({ keepAliveTimeout: 60_000 }, answer), createSecure({ ...tls, keepAliveTimeout: 60_000 }, answer), createPlain((socket) => void socket.on('error', () => {}).resume())]
+  const servers = [
+    createServer({ keepAliveTimeout: 60_000 }, answer),
+    createSecure({ ...tls, keepAliveTimeout: 60_000 }, answer),
+    createPlain((socket) => void socket.on('error', () => {}).resume()),
+  ]
   for (const server of servers) {
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
@@ -56,5 +60,6 @@ async function proxy(record: string, ports: Readonly<Record<string, number>>): P
   return [started.port]
 }
 
-const ports = part === 'target' ? await target(args[0] ?? '') : await proxy(args[0] ?? '', JSON.parse(args[1] ?? '{}') as Record<string, number>)
+const ports =
+  part === 'target' ? await target(args[0] ?? '') : await proxy(args[0] ?? '', JSON.parse(args[1] ?? '{}') as Record<string, number>)
 process.stdout.write(`${JSON.stringify(ports)}\n`)

@@ -61,9 +61,13 @@ async function start(): Promise<World> {
 function tunnel(w: World, port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const to = `${HOST}:${port}`
-    const socket = connect({ ...at('web'), port: w.proxy, noDelay: true }, () => socket.write(`CONNECT ${to} HTTP/1.1\r\nHost: ${to}\r\n\r\n`))
+    const socket = connect({ ...at('web'), port: w.proxy, noDelay: true }, () =>
+      socket.write(`CONNECT ${to} HTTP/1.1\r\nHost: ${to}\r\n\r\n`),
+    )
     socket.once('error', reject)
-    socket.once('data', (chunk: Buffer) => (chunk.toString().startsWith('HTTP/1.1 200') ? resolve(socket) : reject(new Error(chunk.toString()))))
+    socket.once('data', (chunk: Buffer) =>
+      chunk.toString().startsWith('HTTP/1.1 200') ? resolve(socket) : reject(new Error(chunk.toString())),
+    )
   })
 }
 
@@ -158,7 +162,9 @@ export async function benchEgress(rounds: number): Promise<void> {
       const ratio = median(pairs.map(({ straight, through }) => through / straight))
       report(`egress, ${name}: ${what}`, ratio.toFixed(2), `≥ ${target} of direct`, ratio >= target)
       const unit = what === 'small requests' ? 'requests/s' : 'MB/s'
-      remark(`proxied ${median(pairs.map((it) => it.through)).toFixed(0)}, direct ${median(pairs.map((it) => it.straight)).toFixed(0)} ${unit}; ratios ${pairs.map((it) => (it.through / it.straight).toFixed(2)).join(' ')}`)
+      remark(
+        `proxied ${median(pairs.map((it) => it.through)).toFixed(0)}, direct ${median(pairs.map((it) => it.straight)).toFixed(0)} ${unit}; ratios ${pairs.map((it) => (it.through / it.straight).toFixed(2)).join(' ')}`,
+      )
     }
   }
   await setUp(() => tunnel(w, 22))

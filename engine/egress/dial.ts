@@ -34,7 +34,7 @@ export async function dial({ net, segments, policies, ask }: DialOptions): Promi
   const vetted = answers.map((address) => ({ address, result: vet(address, options) }))
   const good = vetted.flatMap(({ address, result }) => (result.ok ? [{ address, family: result.family }] : []))
   const [bad] = vetted.flatMap(({ result }) => (result.ok ? [] : [result]))
-  if (good.length === 0 && bad !== undefined) throw refusal(policies, ask, bad)
+  if (good.length === 0 && bad !== undefined) throw refusedAddress(policies, ask, bad)
   // Our containers have no IPv6.
   const order = good.toSorted((a, b) => a.family - b.family).slice(0, MAX_TRIES)
   let why = 'no answer'
@@ -48,7 +48,7 @@ export async function dial({ net, segments, policies, ask }: DialOptions): Promi
   throw new Refused(502, 'unreachable', `"${showHost(ask.host.host)}:${ask.port}" cannot be reached: ${why}`)
 }
 
-function refusal(policies: readonly EgressPolicy[], ask: Ask, bad: Vetted & { readonly ok: false }): Refused {
+export function refusedAddress(policies: readonly EgressPolicy[], ask: Ask, bad: Vetted & { readonly ok: false }): Refused {
   return new Refused(403, bad.reason, explainAddress(policies, ask, bad), bad.by === null ? null : showRule(bad.by))
 }
 

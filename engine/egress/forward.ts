@@ -212,21 +212,27 @@ class Exchange {
     const outgoing = httpRequest(options)
     this.#outgoing = outgoing
     outgoing.setTimeout(IDLE_MS, () => outgoing.destroy())
-    outgoing.once('socket', (socket) => {
-      this.#live.address = this.#pool.addressOf(socket)
-      this.#allow()
-    })
+    outgoing.once('socket', (socket) => this.#connected(outgoing, socket))
     outgoing.on('response', (answer) => this.#answer(answer))
     outgoing.on('error', (error) => {
       if (this.#response.headersSent || this.#response.destroyed) return void this.#response.destroy()
-      if (mayRetry && outgoing.reusedSocket && !head.hasBody) return this.#send(false)
+      if (mayRetry && outgoing.reusedSocket && !head.hasBody && !(error instanceof Refused)) return this.#send(false)
       refuseResponse(this.#response, this.#told ? lost(error) : this.#core.refused(client, ask, error))
     })
     if (head.hasBody) this.#request.pipe(outgoing)
     else outgoing.end()
   }
 
-  #allow(): void {
+  /** Before a byte of it is written. */
+  #connected(outgoing: ClientRequest, socket: Socket): void {
+    const { client, ask } = this.#allowed
+    const address = this.#pool.addressOf(socket)
+    this.#live.address = address
+    try {
+      if (outgoing.reusedSocket && address !== null) this.#core.recheck(client, ask, address)
+    } catch (error) {
+      return void outgoing.destroy(error as Refused)
+    }
     if (this.#told) return
     this.#told = true
     this.#core.tell(this.#allowed.client, this.#allowed.ask, { verdict: 'allow', reason: 'allowed', rule: this.#allowed.rule })

@@ -20,8 +20,6 @@ const note = (message: string): void => {
 const [record = PATHS.record, port = String(OTLP_PORT), proxyPort = String(PROXY_PORT)] = process.argv.slice(2)
 const from = process.env[CONTROL_ENV]
 const egress = await startEgress({ record, port: Number(port), note, ...(from === undefined ? {} : { from }) })
-note(`listening on port ${egress.port}`)
-
 // Its own spans go the way of all others, and wait for nobody there.
 const telemetry = await startTelemetry({
   service: 'agentctl-egress',
@@ -69,3 +67,4 @@ const stop = async (): Promise<void> => {
 const end = (): void => void stop().finally(() => process.exit(0))
 process.once('SIGTERM', end)
 process.once('SIGINT', end)
+note(`listening on port ${egress.port}`)

@@ -9,7 +9,7 @@ import type { EgressPolicy } from '../../spec/model.ts'
 import type { Audit, Entry } from './audit.ts'
 import { type Ask, decide, vet } from './decide.ts'
 import { explainDenial, showRule } from './denial.ts'
-import { type Dialled, dial } from './dial.ts'
+import { type Dialled, dial, refusedAddress } from './dial.ts'
 import { Forward } from './forward.ts'
 import { Counts, type Live, MAX_CONNECTIONS, MAX_OPEN } from './live.ts'
 import type { Net } from './net.ts'
@@ -45,6 +45,8 @@ export interface Core {
   /** The rule that allows it; throws Refused with the text that the client is told. */
   permit(client: Client, ask: Ask): string
   dial(client: Client, ask: Ask): Promise<Dialled>
+  /** Of a connection that another request has left: throws Refused where this one may not have it. */
+  recheck(client: Client, ask: Ask, address: string): void
   /** Counts it against its replica and remembers it, until `end`. Throws Refused when it has too many. */
   open(live: Live): { readonly end: () => void }
   tell(client: Client, ask: Ask | null, outcome: Pick<Entry, 'verdict' | 'reason' | 'rule'>): void
@@ -77,6 +79,11 @@ export async function startProxy({ port, host = '0.0.0.0', net, audit }: ProxyOp
       throw new Refused(403, reason, explainDenial(policies, ask, decision), by === null ? null : showRule(by))
     },
     dial: (client, ask) => dial({ net, segments, policies: segments.policiesOf(client.agent), ask }),
+    recheck: ({ agent }, ask, address) => {
+      const policies = segments.policiesOf(agent)
+      const vetted = vet(address, { policies, ask, isOwn: segments.isOwn })
+      if (!vetted.ok) throw refusedAddress(policies, ask, vetted)
+    },
     open: (entry) => {
       if (!opened.take(entry.client))
         throw new Refused(429, 'limit', `denied: this replica has ${MAX_OPEN} connections and requests open, which is the most`)
@@ -172,7 +179,9 @@ const SERVER = {
 function onMalformed(server: Server, identify: (socket: Duplex) => Client | null, core: Pick<Core, 'refused'>): void {
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
     const client = identify(socket)
-    if (client === null || error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
+    // An answer that has begun cannot become another one.
+    const current = (socket as { _httpMessage?: { headersSent?: boolean } | null })._httpMessage
+    if (client === null || error.code === 'ECONNRESET' || !socket.writable || current?.headersSent === true) return void socket.destroy()
     const [status, reason] = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? ([408, 'timeout'] as const) : ([400, 'malformed'] as const)
     refuseSocket(
       socket,

@@ -194,7 +194,7 @@ test('SIGTERM delivers what waits and exits 0, with a hanging receiver too', asy
   await writeRecord(receiver.url)
   for (const mode of ['ok', 'hang'] as const) {
     receiver.mode = mode
-    const child = spawn(process.execPath, ['engine/egress/main.ts', record, '0'], { stdio: ['ignore', 'ignore', 'pipe'] })
+    const child = spawn(process.execPath, ['engine/egress/main.ts', record, '0', '0'], { stdio: ['ignore', 'ignore', 'pipe'] })
     const exited = once(child, 'exit') as Promise<[number | null, string | null]>
     const port = await new Promise<number>((resolve, reject) => {
       let text = ''

@@ -20,7 +20,7 @@ const FILE = `egress:
       - { host: inside.test }
       - { cidr: 10.9.8.0/24 }
       - { cidr: 11.22.33.9/32, scheme: http }
-    deny: [no.wild.test]
+    deny: [no.wild.test, { cidr: 11.22.33.1/32, scheme: http, methods: [TRACE] }]
   few: { allow: [other.test] }
 agents:
   web: { egress: [web], replicas: 3 }
@@ -345,6 +345,17 @@ describe('plain HTTP', () => {
     expect(w.dialled).toHaveLength(2)
   })
 
+  test('a connection that is used again is looked at for what it is used for', async () => {
+    await plain('plain.test')
+    expect((await ask('http://plain.test/', { method: 'OPTIONS' })).status).toBe(200)
+    expect(await ask('http://plain.test/', { method: 'TRACE' })).toMatchObject({
+      status: 403,
+      body: 'denied by agents.yaml:13 egress.web.deny: "plain.test" resolves to a denied address\n',
+    })
+    expect(seen.map(({ method }) => method)).toEqual(['OPTIONS'])
+    expect(w.dialled).toHaveLength(1)
+  })
+
   test('methods and paths are looked at in one form', async () => {
     await plain('limited.test')
     const ok = async (path: string, method = 'GET'): Promise<number> => (await ask(`http://limited.test${path}`, { method })).status
@@ -558,4 +569,3 @@ describe('a change of the policy', () => {
     expect(() => segmentsOf(recordText(FILE))).not.toThrow()
   })
 })
-

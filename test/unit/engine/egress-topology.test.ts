@@ -9,7 +9,15 @@ import { agent, nothing, project, record, running, service, want } from '../../s
 const policy = (...hosts: readonly string[]) => ({
   name: 'web',
   at: 'agents.yaml:2',
-  allow: hosts.map((host) => ({ at: 'agents.yaml:3', host, cidr: null, ports: [443], scheme: 'https' as const, methods: null, paths: null })),
+  allow: hosts.map((host) => ({
+    at: 'agents.yaml:3',
+    host,
+    cidr: null,
+    ports: [443],
+    scheme: 'https' as const,
+    methods: null,
+    paths: null,
+  })),
   deny: [],
 })
 const withRules = (hosts: readonly string[], ...agents: Parameters<typeof agent>[]): Project => ({
@@ -29,8 +37,12 @@ const keep = { writeRecord: null }
 describe('where egress is', () => {
   const all = want(withRules(['api.test'], ['out', { egress: ['web'], uses: ['store'] }], ['in']))
 
-  test('on the networks of roles with rules, at .3, and on no other role\'s', () => {
-    expect(spec(all, EGRESS).endpoints.map((it) => `${it.network} ${it.address?.split('.')[3] ?? '-'}`)).toEqual(['p_control 3', 'p_outside -', 'p_agent-out 3'])
+  test("on the networks of roles with rules, at .3, and on no other role's", () => {
+    expect(spec(all, EGRESS).endpoints.map((it) => `${it.network} ${it.address?.split('.')[3] ?? '-'}`)).toEqual([
+      'p_control 3',
+      'p_outside -',
+      'p_agent-out 3',
+    ])
     expect(spec(all, EGRESS).environment['AGENTCTL_CONTROL']).toMatch(/^10\.192\.\d+\.0\/24$/)
   })
 
@@ -98,7 +110,7 @@ describe('changes', () => {
     expect(plan.steps.find((it) => it.operation.op === 'remove-network')?.needs).toEqual(expect.arrayContaining(leave))
   })
 
-  test('egress that lost a network of a role is put back on it; one of somebody else\'s is no matter', () => {
+  test("egress that lost a network of a role is put back on it; one of somebody else's is no matter", () => {
     const all = want(before)
     const networks = { p_control: '10.0.0.3', p_outside: '10.0.1.3', elsewhere: '11.22.33.2' }
     expect(about(reconcile(all, running(all, { [EGRESS]: { networks } }), keep), EGRESS)).toEqual(['connect-network: joins p_agent-out'])

@@ -65,7 +65,18 @@ describe('hosts', () => {
     expect(parseAuthority('a.test:443')).toEqual({ host: { kind: 'name', host: 'a.test' }, port: 443 })
     expect(parseAuthority('[::1]:1')?.port).toBe(1)
     expect(parseAuthority('a.test')?.port).toBeNull()
-    for (const text of ['a.test:', 'a.test:0', 'a.test:65536', 'a.test:+1', 'a.test:1a', ':443', 'a.test:1:2', '::1:443', 'a.test:443 ', '[::1]443'])
+    for (const text of [
+      'a.test:',
+      'a.test:0',
+      'a.test:65536',
+      'a.test:+1',
+      'a.test:1a',
+      ':443',
+      'a.test:1:2',
+      '::1:443',
+      'a.test:443 ',
+      '[::1]443',
+    ])
       expect(parseAuthority(text), text).toBeNull()
   })
 
@@ -131,6 +142,7 @@ describe('addresses', () => {
     expect(holds('1.2.3.4/32', '1.2.3.4')).toBe(true)
     expect(holds('fd00::/8', 'fdff::1')).toBe(true)
     expect(holds('fd00::/8', '253.0.0.1')).toBe(false)
-    for (const text of ['10.0.0.0', '10.0.0.1/8', '10.0.0.0/33', '::/129', '/8', '10.0.0.0/', 'a/8', '10.0.0.0/8/8']) expect(parseCidr(text), text).toBeNull()
+    for (const text of ['10.0.0.0', '10.0.0.1/8', '10.0.0.0/33', '::/129', '/8', '10.0.0.0/', 'a/8', '10.0.0.0/8/8'])
+      expect(parseCidr(text), text).toBeNull()
   })
 })

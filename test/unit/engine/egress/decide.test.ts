@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { askOfUrl, checkAsk } from '../../../../engine/egress/check-url.ts'
 import { type Ask, decide, vet } from '../../../../engine/egress/decide.ts'
-import { parseAddress, parseCidr, contains } from '../../../../spec/addresses.ts'
+import { contains, type parseAddress, parseCidr } from '../../../../spec/addresses.ts'
 import { parseAuthority } from '../../../../spec/hosts.ts'
 import { type EgressScheme, egressPolicies } from '../../../../spec/model.ts'
 import { projectOf } from '../../../support/egress.ts'
@@ -86,7 +86,9 @@ describe('decisions', () => {
     ['/%2561dmin', 'deny_rule'],
     ['//admin', 'deny_rule'],
     ['/x', 'agents.yaml:8 web'],
-  ])('a path that is denied cannot be written so that it is not: %s', (path, expected) => expect(verdict('http.test', 'http', { method: 'GET', path })).toBe(expected))
+  ])('a path that is denied cannot be written so that it is not: %s', (path, expected) =>
+    expect(verdict('http.test', 'http', { method: 'GET', path })).toBe(expected),
+  )
 
   test('nothing is allowed by no policy, or an empty one', () => {
     expect(decide([], ask('api.test'))).toEqual({ allowed: false, reason: 'no_rule', by: null })
@@ -131,9 +133,18 @@ describe('what an address would get: egress check', () => {
     ['https://ssh.test:22', 'allow: allowed by agents.yaml:11 egress.web'],
     ['ssh://ssh.test', 'allow: allowed by agents.yaml:11 egress.web'],
     ['https://evil.test', 'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add "evil.test" to egress.web.allow'],
-    ['https://evil.test:444', 'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add "evil.test:444" to egress.web.allow'],
-    ['ws://evil.test:81', 'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add {host: evil.test, port: 81, scheme: ws} to egress.web.allow'],
-    ['tcp://evil.test:5432', 'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add {host: evil.test, port: 5432, scheme: tcp} to egress.web.allow'],
+    [
+      'https://evil.test:444',
+      'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add "evil.test:444" to egress.web.allow',
+    ],
+    [
+      'ws://evil.test:81',
+      'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add {host: evil.test, port: 81, scheme: ws} to egress.web.allow',
+    ],
+    [
+      'tcp://evil.test:5432',
+      'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add {host: evil.test, port: 5432, scheme: tcp} to egress.web.allow',
+    ],
     ['https://9.9.9.9', 'deny: denied by agents.yaml:4 egress.web, agents.yaml:21 egress.more; add {cidr: 9.9.9.9/32} to egress.web.allow'],
     ['http://169.254.169.254/x', 'deny: denied: "169.254.169.254" is a link-local address, which egress never dials'],
     ['https://no.wild.test', 'deny: denied by agents.yaml:16 egress.web.deny (no.wild.test)'],

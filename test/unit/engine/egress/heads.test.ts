@@ -17,11 +17,37 @@ const reason = (act: () => unknown): string => {
 
 describe('heads', () => {
   test('what belongs to one hop, and what is invented, stays behind; the host is ours', () => {
-    const raw = ['Host', 'evil.test', 'Connection', 'close, X-Mine', 'X-Mine', '1', 'Proxy-Authorization', 'b', 'TE', 'trailers', 'Via', '1.1 x', 'X-Forwarded-For', '1.1.1.1', 'Expect', '100-continue', 'Accept', '*/*', 'Content-Length', '3']
+    const raw = [
+      'Host',
+      'evil.test',
+      'Connection',
+      'close, X-Mine',
+      'X-Mine',
+      '1',
+      'Proxy-Authorization',
+      'b',
+      'TE',
+      'trailers',
+      'Via',
+      '1.1 x',
+      'X-Forwarded-For',
+      '1.1.1.1',
+      'Expect',
+      '100-continue',
+      'Accept',
+      '*/*',
+      'Content-Length',
+      '3',
+    ]
     expect(requestHead(raw, 'a.test')).toEqual({ headers: ['host', 'a.test', 'Accept', '*/*', 'Content-Length', '3'], hasBody: true })
   })
   test('a length cannot be taken away by naming it', () => {
-    expect(requestHead(['Host', 'a', 'Connection', 'content-length, host', 'Content-Length', '3'], 'a.test').headers).toEqual(['host', 'a.test', 'Content-Length', '3'])
+    expect(requestHead(['Host', 'a', 'Connection', 'content-length, host', 'Content-Length', '3'], 'a.test').headers).toEqual([
+      'host',
+      'a.test',
+      'Content-Length',
+      '3',
+    ])
   })
   test.each([
     ['two hosts', ['Host', 'a', 'host', 'a']],
@@ -33,7 +59,20 @@ describe('heads', () => {
     ['a line in a value', ['X', 'a\r\n b']],
   ])('%s: malformed', (_what, raw) => expect(reason(() => requestHead(raw, 'a.test'))).toBe('malformed'))
   test('of an answer the hop is taken off', () => {
-    expect(responseHeaders(['Connection', 'close', 'Transfer-Encoding', 'chunked', 'Proxy-Authenticate', 'Basic', 'Set-Cookie', 'a', 'Set-Cookie', 'b'])).toEqual(['Set-Cookie', 'a', 'Set-Cookie', 'b'])
+    expect(
+      responseHeaders([
+        'Connection',
+        'close',
+        'Transfer-Encoding',
+        'chunked',
+        'Proxy-Authenticate',
+        'Basic',
+        'Set-Cookie',
+        'a',
+        'Set-Cookie',
+        'b',
+      ]),
+    ).toEqual(['Set-Cookie', 'a', 'Set-Cookie', 'b'])
   })
 })
 
@@ -49,11 +88,25 @@ describe('targets', () => {
     expect(shown('http://a.test?x')).toBe('a.test / /?x')
     expect(shown('http://a.test/%2e%2E/x')).toBe('a.test /x /x')
   })
-  test.each(['/', '*', 'https://a.test/', 'ftp://a.test/', 'http:/a.test', 'http://', 'http://@a.test/', 'http://a.test:99999/', 'http://a.test\\@b.test/', 'http://a%2etest/', 'a.test:80', 'http://a.test/\u00e4'])('%j: malformed', (text) =>
-    expect(reason(() => absoluteTarget(text))).toBe('malformed'),
+  test.each([
+    '/',
+    '*',
+    'https://a.test/',
+    'ftp://a.test/',
+    'http:/a.test',
+    'http://',
+    'http://@a.test/',
+    'http://a.test:99999/',
+    'http://a.test\\@b.test/',
+    'http://a%2etest/',
+    'a.test:80',
+    'http://a.test/\u00e4',
+  ])('%j: malformed', (text) => expect(reason(() => absoluteTarget(text))).toBe('malformed'))
+  test.each(['a.test', 'a.test:', 'http://a.test:443', '/', '', 'a.test:443/x', 'a.test:443?', 'a@b.test:443', '[::1]'])(
+    'CONNECT %j: malformed',
+    (text) => expect(reason(() => connectTarget(text))).toBe('malformed'),
   )
-  test.each(['a.test', 'a.test:', 'http://a.test:443', '/', '', 'a.test:443/x', 'a.test:443?', 'a@b.test:443', '[::1]'])('CONNECT %j: malformed', (text) => expect(reason(() => connectTarget(text))).toBe('malformed'))
-  test('inside of a tunnel the host is the tunnel\'s', () => {
+  test("inside of a tunnel the host is the tunnel's", () => {
     const to = connectTarget('a.test:8080')
     expect(originTarget('/x?y', to)).toMatchObject({ port: 8080, path: '/x', url: '/x?y' })
     expect(reason(() => originTarget('http://b.test/', to))).toBe('malformed')
@@ -93,5 +146,10 @@ test('a replica that asks too often fills no log: so many, and then how many are
   expect(records.at(-1)).toMatchObject({ replica: 1, suppressed: 800 })
   audit.flush()
   expect(lines.split('\n')).toHaveLength(203)
-  expect(JSON.parse(lines.split('\n')[0] ?? '')).toMatchObject({ audit: 'egress', agent: 'a', verdict: 'deny', at: '1970-01-01T00:00:00.000Z' })
+  expect(JSON.parse(lines.split('\n')[0] ?? '')).toMatchObject({
+    audit: 'egress',
+    agent: 'a',
+    verdict: 'deny',
+    at: '1970-01-01T00:00:00.000Z',
+  })
 })

@@ -14,8 +14,51 @@ import type { EgressPolicy } from '../../../../spec/model.ts'
 
 /** `EGRESS_FUZZ=1000000 npm test -- FILE` for longer. */
 const RUNS = { numRuns: Number(process.env['EGRESS_FUZZ'] ?? 3_000), seed: 20_261_128 }
-const pieces = fc.constantFrom('a', 'allowed.test', '.', '..', ':', '443', '0', '127', '1', '0x7f', '[', ']', '::', '::1', 'ffff', '%', '%00', '%2e', '@', '/', '\\', '?', '#', '*', '-', '_', ' ', '\0', '\r\n', '\t', 'http://', 'https://', '\u3002', '\u00e4', 'xn--', 'EVIL.test')
-const hostile = fc.oneof(fc.array(pieces, { maxLength: 10 }).map((parts) => parts.join('')), fc.string({ unit: 'binary', maxLength: 40 }), fc.webAuthority(), fc.ipV4(), fc.ipV6().map((it) => `[${it}]`))
+const pieces = fc.constantFrom(
+  'a',
+  'allowed.test',
+  '.',
+  '..',
+  ':',
+  '443',
+  '0',
+  '127',
+  '1',
+  '0x7f',
+  '[',
+  ']',
+  '::',
+  '::1',
+  'ffff',
+  '%',
+  '%00',
+  '%2e',
+  '@',
+  '/',
+  '\\',
+  '?',
+  '#',
+  '*',
+  '-',
+  '_',
+  ' ',
+  '\0',
+  '\r\n',
+  '\t',
+  'http://',
+  'https://',
+  '\u3002',
+  '\u00e4',
+  'xn--',
+  'EVIL.test',
+)
+const hostile = fc.oneof(
+  fc.array(pieces, { maxLength: 10 }).map((parts) => parts.join('')),
+  fc.string({ unit: 'binary', maxLength: 40 }),
+  fc.webAuthority(),
+  fc.ipV4(),
+  fc.ipV6().map((it) => `[${it}]`),
+)
 const onlyRefuses = (act: () => unknown): void => {
   try {
     act()
@@ -110,8 +153,16 @@ test('heads: what passes has one host, ours, and at most one way to say its leng
 
 test('decisions: whatever is asked, only the hosts of a rule are allowed', () => {
   const rule = (host: string) => ({ at: 'f:1', host, cidr: null, ports: [443], scheme: 'https' as const, methods: null, paths: null })
-  const policies: readonly EgressPolicy[] = [{ name: 'p', at: 'f:1', allow: [rule('allowed.test'), rule('*.wild.test')], deny: [rule('no.wild.test')] }]
-  const near = fc.tuple(fc.constantFrom('', 'a.', 'no.', 'x.no.', '.'), fc.constantFrom('allowed.test', 'wild.test', 'notallowed.test', 'ALLOWED.test'), fc.constantFrom('', '.', '.evil.test')).map((it) => it.join(''))
+  const policies: readonly EgressPolicy[] = [
+    { name: 'p', at: 'f:1', allow: [rule('allowed.test'), rule('*.wild.test')], deny: [rule('no.wild.test')] },
+  ]
+  const near = fc
+    .tuple(
+      fc.constantFrom('', 'a.', 'no.', 'x.no.', '.'),
+      fc.constantFrom('allowed.test', 'wild.test', 'notallowed.test', 'ALLOWED.test'),
+      fc.constantFrom('', '.', '.evil.test'),
+    )
+    .map((it) => it.join(''))
   fc.assert(
     fc.property(fc.oneof(hostile, near), (text) => {
       const host = parseHost(text)
