@@ -170,7 +170,7 @@ describe('clients work as they are', () => {
     const denied = await sh(`${python} -c "import urllib.request as u; u.urlopen('https://other.test/')"`)
     expect(denied.text).toMatch(/403 denied by agents\.yaml:\d+ egress\.web; add "other\.test" to egress\.web\.allow/)
     const pip = await sh(
-      `cd /workspace && PYTHONPATH=/tools/pip.whl ${python} -m pip download --no-deps --no-cache-dir --cert /site/ca.pem --index-url https://allowed.test/simple/ left 2>&1`,
+      `cd /workspace && PYTHONPATH=/tools/pip.whl ${python} -m pip download --retries 0 --no-deps --no-cache-dir --cert /site/ca.pem --index-url https://allowed.test/simple/ left 2>&1`,
     )
     expect(pip.text).toContain('Downloading https://allowed.test/left-1.2.3-py3-none-any.whl')
   })
