@@ -39,9 +39,9 @@ export function originTarget(text: string, to: Pick<Target, 'host' | 'port'>): T
 /** Dot segments and escapes of them are gone from what is compared and from what is sent alike. */
 function pathOf(rest: string): Pick<Target, 'path' | 'url'> {
   const text = rest.startsWith('/') ? rest : `/${rest}`
-  if (!/^[\x21-\x7e]*$/.test(text) || !URL.canParse(`http://host${text}`)) throw malformed('expected a path in ASCII')
-  const { pathname, search } = new URL(`http://host${text}`)
-  return { path: pathname, url: `${pathname}${search}` }
+  const url = /^[\x21-\x7e]*$/.test(text) ? URL.parse(`http://host${text}`) : null
+  if (url === null) throw malformed('expected a path in ASCII')
+  return { path: url.pathname, url: `${url.pathname}${url.search}` }
 }
 
 /** The Host header that goes with it. */
