@@ -12,6 +12,7 @@ import { explainDenial, showRule } from './denial.ts'
 import { type Dialled, dial, refusedAddress } from './dial.ts'
 import { Forward } from './forward.ts'
 import { Counts, type Live, MAX_CONNECTIONS, MAX_OPEN } from './live.ts'
+import { Lookups } from './lookups.ts'
 import type { Net } from './net.ts'
 import { Refused, refuseSocket } from './refused.ts'
 import { type Client, NOBODY, type Segments } from './segments.ts'
@@ -57,6 +58,7 @@ export async function startProxy({ port, host = '0.0.0.0', net, audit }: ProxyOp
   let segments: Segments = NOBODY
   const live = new Set<Live>()
   const [opened, connections] = [new Counts(MAX_OPEN), new Counts(MAX_CONNECTIONS)]
+  const lookups = new Lookups(net)
   const origins = new WeakMap<Duplex, { readonly local: string | undefined; readonly remote: string | undefined }>()
   const sockets = new Set<Socket>()
 
@@ -78,7 +80,10 @@ export async function startProxy({ port, host = '0.0.0.0', net, audit }: ProxyOp
       const { by, reason } = decision
       throw new Refused(403, reason, explainDenial(policies, ask, decision), by === null ? null : showRule(by))
     },
-    dial: (client, ask) => dial({ net, segments, policies: segments.policiesOf(client.agent), ask }),
+    dial: (client, ask) => {
+      const bounded: Net = { ...net, resolve: (host) => lookups.resolve(client, host) }
+      return dial({ net: bounded, segments, policies: segments.policiesOf(client.agent), ask })
+    },
     recheck: ({ agent }, ask, address) => {
       const policies = segments.policiesOf(agent)
       const vetted = vet(address, { policies, ask, isOwn: segments.isOwn })

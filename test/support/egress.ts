@@ -36,7 +36,7 @@ export interface World {
   readonly proxy: Proxy
   readonly audit: AuditRecord[]
   /** Name → addresses; changed by tests as they go. */
-  readonly names: Map<string, readonly string[]>
+  readonly names: Map<string, readonly string[] | Promise<readonly string[]>>
   /** What was asked of the resolver, and what was dialled. */
   readonly resolved: string[]
   readonly dialled: string[]
@@ -47,7 +47,7 @@ export interface World {
 }
 
 export async function world(file: string): Promise<World> {
-  const [names, hosts] = [new Map<string, readonly string[]>(), new Map<string, number>()]
+  const [names, hosts]: [World['names'], World['hosts']] = [new Map(), new Map()]
   const [resolved, dialled, audit]: [string[], string[], AuditRecord[]] = [[], [], []]
   const net: Net = {
     resolve: (host) => {

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, request, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { connect as tlsConnect, createServer as createTls } from 'node:tls'
+import fc from 'fast-check'
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Certificates, makeCertificates } from '../../support/certificates.ts'
 import { at, listening, raw, recordText, sink, tunnel, type World, world } from '../../support/egress.ts'
@@ -519,11 +520,60 @@ describe('limits', () => {
     for (const socket of [...open, other]) socket.destroy()
     await vi.waitFor(async () => (await tunnel(w, 'raw.test:22')).destroy())
   })
+  test('names that nobody answers for hold up their replica alone', async () => {
+    const { promise, reject } = Promise.withResolvers<readonly string[]>()
+    for (let name = 0; name < 8; name++) w.names.set(`n${name}.wild.test`, promise)
+    const waiting = Array.from({ length: 8 }, (_, name) => tunnel(w, `n${name}.wild.test:443`).catch((error: Error) => error.message))
+    await vi.waitFor(() => expect(w.resolved).toHaveLength(8))
+    await expect(tunnel(w, 'n8.wild.test:443')).rejects.toThrow(/429 denied: this replica waits for the addresses of 8 names/)
+    // The same name is one look-up, whoever asks.
+    const same = tunnel(w, 'n0.wild.test:443', { replica: 2 }).catch((error: Error) => error.message)
+    await expect(tunnel(w, 'n9.wild.test:443', { replica: 2 })).rejects.toThrow(/502 "n9.wild.test" has no address/)
+    reject(Object.assign(new Error('no'), { code: 'EAI_AGAIN' }))
+    for (const text of await Promise.all([...waiting, same])) expect(text).toContain('has no address: EAI_AGAIN')
+    expect(w.resolved).toHaveLength(9)
+  })
   test('a head that does not end is given 10 s', async () => {
     const begun = Date.now()
     expect(await raw(w, 'GET http://plain.test/ HTTP/1.1\r\nHost: a', { ms: 20_000 })).toMatch(/^HTTP\/1\.1 408/)
     expect(Date.now() - begun).toBeLessThan(14_000)
   }, 30_000)
+})
+
+test('whatever comes, the proxy goes on and nothing is dialled that is not allowed', async () => {
+  const piece = fc.constantFrom(
+    'CONNECT ',
+    'GET ',
+    'PRI * HTTP/2.0\r\n\r\n',
+    'http://',
+    'evil.test',
+    'allowed.test',
+    ':443',
+    '/',
+    ' HTTP/1.1\r\n',
+    '\r\n',
+    'Host: allowed.test\r\n',
+    'Transfer-Encoding: chunked\r\n',
+    'Content-Length: 5\r\n',
+    'Connection: Upgrade\r\n',
+    'Upgrade: websocket\r\n',
+    '\0',
+    '@',
+    '%00',
+    '\x16\x03\x01\x00\x05',
+  )
+  const heads = fc.sample(
+    fc.oneof(
+      fc.array(piece, { maxLength: 12 }).map((parts) => parts.join('')),
+      fc.string({ unit: 'binary', maxLength: 200 }),
+    ),
+    { numRuns: 400, seed: 4 },
+  )
+  await Promise.all(heads.map((head, index) => raw(w, Buffer.from(head, 'latin1'), { ms: 300, replica: 1 + (index % 3) })))
+  expect(w.dialled).toEqual([])
+  expect(w.resolved.filter((host) => host !== 'allowed.test')).toEqual([])
+  await plain('plain.test')
+  expect((await ask('http://plain.test/')).status).toBe(200)
 })
 
 describe('a change of the policy', () => {
