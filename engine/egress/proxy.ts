@@ -80,9 +80,18 @@ export async function startProxy({ port, host = '0.0.0.0', net, audit }: ProxyOp
       const { by, reason } = decision
       throw new Refused(403, reason, explainDenial(policies, ask, decision), by === null ? null : showRule(by))
     },
-    dial: (client, ask) => {
+    dial: async (client, ask) => {
       const bounded: Net = { ...net, resolve: (host) => lookups.resolve(client, host) }
-      return dial({ net: bounded, segments, policies: segments.policiesOf(client.agent), ask })
+      const dialled = await dial({ net: bounded, segments, policies: segments.policiesOf(client.agent), ask })
+      try {
+        // The rules may have changed meanwhile.
+        core.permit(client, ask)
+        core.recheck(client, ask, dialled.address)
+        return dialled
+      } catch (error) {
+        dialled.socket.destroy()
+        throw error
+      }
     },
     recheck: ({ agent }, ask, address) => {
       const policies = segments.policiesOf(agent)

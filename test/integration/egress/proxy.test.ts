@@ -600,6 +600,18 @@ describe('a change of the policy', () => {
     kept.destroy()
     await expect(tunnel(w, 'raw.test:22')).rejects.toThrow('403')
   })
+  test('holds for what is being dialled, too', async () => {
+    const { port, close } = await sink()
+    servers.push({ close })
+    const { promise, resolve } = Promise.withResolvers<readonly string[]>()
+    w.names.set('inside.test', promise)
+    w.hosts.set('10.9.8.7:443', port)
+    const waiting = raw(w, 'CONNECT inside.test:443 HTTP/1.1\r\nHost: x\r\n\r\n')
+    await vi.waitFor(() => expect(w.resolved).toEqual(['inside.test']))
+    w.use(without('10.9.8.0/24'))
+    resolve(['10.9.8.7'])
+    expect(await waiting).toMatch(/403 .*resolves to a private address/)
+  })
   test('a kept connection of before is not used again', async () => {
     await plain('plain.test')
     await ask('http://plain.test/')
