@@ -67,4 +67,5 @@ const stop = async (): Promise<void> => {
 const end = (): void => void stop().finally(() => process.exit(0))
 process.once('SIGTERM', end)
 process.once('SIGINT', end)
+note(`the proxy listens on port ${proxy.port}`)
 note(`listening on port ${egress.port}`)

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makeCertificates } from '../support/certificates.ts'
 import { type Stack, stack } from '../support/stack.ts'
-import { agentctl, eventually, run } from './cli-process.ts'
+import { agentctl, eventually, run, start } from './cli-process.ts'
 
 const HOSTS = ['allowed.test', 'a.b.wild.test', 'wild.test', 'other.test', 'plain.test', 'rebind.test', 'moved.test'] as const
 const file = (site: string, rules = ''): string => `
@@ -299,6 +299,15 @@ describe('a change of the rules', () => {
     await eventually(async () => (await curl('https://allowed.test/')).code === 0, 'the new rule is followed')
     expect(await ids()).toEqual(before)
     expect((await audit('web')).some((it) => it['reason'] === 'narrowed' && it['host'] === 'allowed.test')).toBe(true)
+  })
+  test('`egress log --follow` goes on with what comes', async () => {
+    const following = start(['-p', s.name, 'egress', 'log', 'web', '--tail', '1', '--follow'])
+    await following.shows(/web-\d+ {2}/)
+    await curl('http://followed.test/')
+    await following.shows(/web-1 {2}deny {3}GET http:\/\/followed\.test:80 {2}no_rule/)
+    following.signal('SIGINT')
+    expect((await following.result).code).toBe(130)
+    expect(following.stdout().match(/followed\.test/g)).toHaveLength(1)
   })
   test('`egress check` says what the proxy says', async () => {
     const check = async (url: string): Promise<readonly [number | null, string]> => {
