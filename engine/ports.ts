@@ -112,6 +112,12 @@ export interface ContainerSpec {
   readonly no_new_privileges: boolean
   /** Seccomp profile as JSON text; null: the engine's default (services only). */
   readonly seccomp: string | null
+  /** A profile that the machine has loaded. Absent: the engine's own, where the kernel has AppArmor. */
+  readonly apparmor?: string
+  /** OCI runtime. Absent: the engine's default. */
+  readonly runtime?: string
+  /** Bytes of /dev/shm. Absent: SHM_SIZE. */
+  readonly shm_size?: number
   readonly masked_paths: readonly string[] | null
   readonly readonly_paths: readonly string[] | null
   readonly sysctls: { readonly [name: string]: string }
@@ -133,6 +139,9 @@ export interface EngineEvent {
   readonly exit_code: number | null
   readonly time_ms: number
 }
+
+/** Docker's own default, said aloud: a daemon may be configured with another. */
+export const SHM_SIZE = 67_108_864
 
 export interface ExecResult {
   readonly exit_code: number

@@ -5,6 +5,7 @@ import type { Diagnostic, Place } from '../spec/diagnostic.ts'
 import { forbiddenHostPath } from '../spec/host-paths.ts'
 import type { Project } from '../spec/model.ts'
 import { DEFAULTS } from '../spec/model.ts'
+import { placeOf, type Problem } from './places.ts'
 
 export interface PreflightOptions {
   readonly places: ReadonlyMap<string, Place>
@@ -44,17 +45,6 @@ export function preflight(project: Project, options: PreflightOptions): readonly
     }
   }
   return diagnostics
-}
-
-type Problem = (code: Diagnostic['code'], key: string, message: string, help: string) => void
-
-/** The nearest place that the loader knows: of the key itself or of what encloses it. */
-export function placeOf(places: ReadonlyMap<string, Place>, key: string): Place | null {
-  for (let path = key; path !== ''; path = path.slice(0, Math.max(0, path.lastIndexOf('.')))) {
-    const place = places.get(path)
-    if (place !== undefined) return place
-  }
-  return null
 }
 
 function exists(path: string, key: string, what: string, problem: Problem): Stats | null {

@@ -32,6 +32,8 @@ export interface TrustedFacts {
   /** Where the engine's socket lies on its own machine. */
   readonly engineSocket: string
   readonly subnets: { readonly [network: string]: string }
+  /** Processors of the engine's machine. */
+  readonly cpus: number
   /** The address of a broker that the project brings along; null: we run one. */
   readonly brokerUrl: string | null
   readonly durability: 'none' | 'normal' | 'strict'
@@ -78,7 +80,7 @@ function base(facts: TrustedFacts, kind: TrustedKind, network: boolean, replica 
     binds: [],
     volumes: [],
     tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }],
-    ...trustedPosture(facts.seccomp, network),
+    ...trustedPosture(facts.seccomp, network, facts.cpus),
     mem_limit: 256 * MIB,
     cpus: 1,
     pids_limit: 128,

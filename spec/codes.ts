@@ -34,6 +34,12 @@ export const CODES = {
     title: 'A secret has no value, or cannot be read',
     fix: 'Set the environment variable, create the file or mend the command that the secret names.',
   },
+  AG3004: { title: 'A seccomp profile cannot be used', fix: 'Write it in the JSON of the engine, with a default action that refuses.' },
+  AG3005: {
+    title: 'The engine does not have what the file asks for',
+    fix: 'Install or register it on the machine of the engine, or remove the key.',
+  },
+  AG3006: { title: 'What runs is not what was declared', fix: 'See `agentctl audit`; the controller makes such a replica anew.' },
   AG3010: {
     title: 'A secret stands where others can read it',
     fix: 'Take it out of the environment, command, label or image, and deliver it by `secrets`: a file at /run/secrets.',
