@@ -5,6 +5,7 @@ import {
   BROKER_VOLUME,
   gatewayDoor,
   gatewayHost,
+  GUARD_ENV,
   HOST,
   LABEL,
   networkName,
@@ -166,6 +167,7 @@ function gatewayEnvironment({ project, brokerUrl, gateways }: TrustedFacts, repl
   const peers = others(gateways).map((other) => `http://${gatewayDoor(other)}:${GATEWAY_PORT}`)
   return {
     AGENTCTL_PROJECT: project,
+    [GUARD_ENV]: '1',
     // A broker of the user's own: another address is another gateway, which connects anew.
     ...(brokerUrl === null ? {} : { AGENTCTL_BROKER_URL: brokerUrl }),
     ...(gateways === 1 ? {} : { [SHARD_ENV.shard]: String(replica) }),

@@ -10,6 +10,7 @@ import {
   type DeadLetterSummary,
   type Explanation,
   type Json,
+  type Proof,
   type ReplicaView,
   type RunExplanation,
   type RunEvent,
@@ -172,6 +173,11 @@ export class ControlClient {
     const wanted = connected?.map((it) => `${it.agent}:${it.replica}`).join(',')
     return (await this.#get<{ replicas: readonly ReplicaView[] }>(path('replicas') + query({ wait_ms, connected: wanted }), wait_ms))
       .replicas
+  }
+
+  /** For the controller: which replicas were found as they were declared. */
+  async prove(proofs: readonly Proof[]): Promise<void> {
+    await this.#post(path('replicas', 'proofs'), { proofs })
   }
 
   /** OTLP/HTTP bytes for the project's receiver. */

@@ -269,6 +269,21 @@ const GATEWAY_ROUTES: readonly Route[] = [
   },
   {
     method: 'POST',
+    path: '/v1/replicas/proofs',
+    id: 'prove',
+    summary: 'Which replicas were found as they were declared (for the controller): the others get no work',
+    body: closed({
+      proofs: {
+        type: 'array',
+        maxItems: 10_000,
+        items: closed({ agent: { type: 'string' }, replica: { type: 'integer', minimum: 1 }, proved: { type: 'boolean' } }),
+      },
+    }),
+    answers: answerJson('They are known.', nothing),
+    handle: gateway.prove,
+  },
+  {
+    method: 'POST',
     path: '/v1/reload',
     id: 'reload',
     summary: 'Read the project record now (for the CLI and the controller)',

@@ -1,5 +1,5 @@
 /** ContainerSpec, NetworkSpec, VolumeSpec → the engine's create bodies. Pure; what is not said here is not asked of the engine. */
-import { type ContainerSpec, type Endpoint, type NetworkSpec, SHM_SIZE, type VolumeSpec } from '../../ports.ts'
+import { type ContainerSpec, type Endpoint, type NetworkSpec, type Reader, SHM_SIZE, type VolumeSpec } from '../../ports.ts'
 
 export interface EngineFeatures {
   /** Engine ≥ 28: bridges without an address of the host. */
@@ -88,6 +88,34 @@ function hostBody(spec: ContainerSpec): Body {
     LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
   }
 }
+
+/** Nothing but two namespaces of the other: no capability, no mount, no way to write. */
+export function readerBody(container: string, { image, command, user, seccomp, labels }: Reader): Body {
+  return {
+    Image: image,
+    Entrypoint: command.slice(0, 1),
+    Cmd: command.slice(1),
+    User: user,
+    Env: [],
+    Labels: labels,
+    Healthcheck: { Test: ['NONE'] },
+    HostConfig: {
+      NetworkMode: `container:${container}`,
+      PidMode: `container:${container}`,
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges=true', `seccomp=${seccomp}`],
+      Memory: READER_MEMORY,
+      MemorySwap: READER_MEMORY,
+      NanoCpus: 1e9,
+      PidsLimit: 8,
+      CgroupnsMode: 'private',
+      IpcMode: 'private',
+      LogConfig: { Type: 'none', Config: {} },
+    },
+  }
+}
+const READER_MEMORY = 33_554_432
 
 function portBindings(spec: ContainerSpec): { [port: string]: Body[] } {
   const bindings: { [port: string]: Body[] } = {}
