@@ -10,6 +10,8 @@ export interface Loosening {
   readonly value: string
   /** What it opens. */
   readonly effect: string
+  /** Id of the control that it changes (engine/posture/controls.ts). */
+  readonly control: string
 }
 
 /** Capabilities with which a replica is no longer alone behind its address. */
@@ -21,9 +23,9 @@ export function looseningsOf(project: Project): readonly Loosening[] {
   )
 }
 
-type Found = readonly [key: string, value: string, effect: string]
+type Found = readonly [control: string, key: string, value: string, effect: string]
 const named = (of: string, found: readonly (Found | null)[]): readonly Loosening[] =>
-  found.flatMap((it) => (it === null ? [] : [{ of, key: it[0], value: it[1], effect: it[2] }]))
+  found.flatMap((it) => (it === null ? [] : [{ of, control: it[0], key: it[1], value: it[2], effect: it[3] }]))
 
 function agentLoosenings(agent: Agent): readonly Loosening[] {
   const { hardening = {}, mounts, pids_limit } = agent
@@ -31,20 +33,24 @@ function agentLoosenings(agent: Agent): readonly Loosening[] {
   const core = hardening.ulimits?.['core']?.hard ?? 0
   return named(`agent ${agent.name}`, [
     ...common(hardening),
-    hardening.read_only === false ? ['read_only', 'false', 'it can write its root file system, without a limit of size'] : null,
-    pids_limit > DEFAULTS.agent.pids_limit
-      ? ['pids_limit', String(pids_limit), `more processes than the default of ${DEFAULTS.agent.pids_limit}`]
+    hardening.read_only === false
+      ? ['read-only-root', 'read_only', 'false', 'it can write its root file system, without a limit of size']
       : null,
-    nofile === -1 || nofile > 4_096 ? ['ulimits.nofile', limit(nofile), 'more open files than the default of 4096'] : null,
-    core !== 0 ? ['ulimits.core', limit(core), 'core dumps may hold its secrets'] : null,
+    pids_limit > DEFAULTS.agent.pids_limit
+      ? ['pids', 'pids_limit', String(pids_limit), `more processes than the default of ${DEFAULTS.agent.pids_limit}`]
+      : null,
+    nofile === -1 || nofile > 4_096 ? ['ulimits', 'ulimits.nofile', limit(nofile), 'more open files than the default of 4096'] : null,
+    core !== 0 ? ['ulimits', 'ulimits.core', limit(core), 'core dumps may hold its secrets'] : null,
     ...Object.keys(hardening.ulimits ?? {})
       .filter((name) => name !== 'nofile' && name !== 'core')
-      .map((name): Found => [`ulimits.${name}`, limit(hardening.ulimits?.[name]?.hard ?? 0), 'another limit than the engine gives']),
+      .map(
+        (name): Found => ['ulimits', `ulimits.${name}`, limit(hardening.ulimits?.[name]?.hard ?? 0), 'another limit than the engine gives'],
+      ),
     ...mounts.map((mount): Found | null =>
       mount.type === 'bind' && !mount.read_only
-        ? ['volumes', mount.source, `it can write this folder of the host, at ${mount.target}`]
+        ? ['mounts', 'volumes', mount.source, `it can write this folder of the host, at ${mount.target}`]
         : mount.type === 'tmpfs' && mount.target === '/tmp'
-          ? ['tmpfs', mount.target, 'it can run what it writes there']
+          ? ['tmpfs', 'tmpfs', mount.target, 'it can run what it writes there']
           : null,
     ),
   ])
@@ -59,6 +65,7 @@ function common({ cap_add = [], no_new_privileges, seccomp, init, shm_size, runt
     cap_add.length === 0
       ? null
       : [
+          'capabilities',
           'cap_add',
           cap_add.join(', '),
           spoofing.length === 0
@@ -66,13 +73,20 @@ function common({ cap_add = [], no_new_privileges, seccomp, init, shm_size, runt
             : `with ${spoofing.join(' and ')} it can take the addresses of others on its networks`,
         ],
     no_new_privileges === false
-      ? ['security_opt', 'no-new-privileges:false', 'a program with set-uid or file capabilities gives it more than it has']
+      ? [
+          'no-new-privileges',
+          'security_opt',
+          'no-new-privileges:false',
+          'a program with set-uid or file capabilities gives it more than it has',
+        ]
       : null,
-    typeof seccomp === 'object' ? ['security_opt', `seccomp=${seccomp.path}`, 'system calls as this profile says, and not as ours'] : null,
-    init === false ? ['init', 'false', 'nobody takes in its orphans: they fill its limit of processes'] : null,
-    (shm_size ?? 0) > SHM_SIZE ? ['shm_size', String(shm_size), `a larger /dev/shm than the default of ${SHM_SIZE}`] : null,
-    runtime === undefined ? null : ['runtime', runtime, "its own runtime keeps the boundary, and not the engine's default one"],
-    ...Object.keys(sysctls).map((name): Found => ['sysctls', `${name}=${sysctls[name]}`, 'a kernel setting of its namespaces']),
+    typeof seccomp === 'object'
+      ? ['seccomp', 'security_opt', `seccomp=${seccomp.path}`, 'system calls as this profile says, and not as ours']
+      : null,
+    init === false ? ['init', 'init', 'false', 'nobody takes in its orphans: they fill its limit of processes'] : null,
+    (shm_size ?? 0) > SHM_SIZE ? ['shm', 'shm_size', String(shm_size), `a larger /dev/shm than the default of ${SHM_SIZE}`] : null,
+    runtime === undefined ? null : ['runtime', 'runtime', runtime, "its own runtime keeps the boundary, and not the engine's default one"],
+    ...Object.keys(sysctls).map((name): Found => ['sysctls', 'sysctls', `${name}=${sysctls[name]}`, 'a kernel setting of its namespaces']),
   ]
 }
 

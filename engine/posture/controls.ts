@@ -17,8 +17,6 @@ export interface Effective {
 export interface Control {
   readonly id: string
   readonly title: string
-  /** Keys of the file that change it. */
-  readonly keys: readonly string[]
   readonly cis: readonly string[]
   readonly pss: readonly string[]
   readonly declared: (spec: ContainerSpec) => string
@@ -61,7 +59,7 @@ function compact(json: string): string {
 const space = (value: unknown, ...same: readonly string[]): string => (same.includes(text(value)) ? 'own' : text(value))
 
 const mount = (type: string, source: string, target: string, isReadOnly: boolean): string =>
-  `${type} ${source} at ${target}${isReadOnly ? ', read-only' : ''}`
+  `${type} ${source} at ${target}${isReadOnly ? ' (read-only)' : ''}`
 function mountsOf({ inspect }: Effective): string {
   const ofImage = new Set(Object.keys(fields(fields(inspect['Config'])['Volumes'])))
   return some(
@@ -114,7 +112,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'user',
     title: 'user',
-    keys: ['user'],
     cis: ['4.1', '5.24'],
     pss: ['restricted:running-as-non-root', 'restricted:running-as-non-root-user'],
     declared: (spec) => spec.user ?? "the image's",
@@ -124,7 +121,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'groups',
     title: 'further groups',
-    keys: [],
     cis: [],
     pss: [],
     declared: () => 'none',
@@ -133,7 +129,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'capabilities',
     title: 'capabilities',
-    keys: ['cap_add', 'cap_drop'],
     cis: ['5.4'],
     pss: ['baseline:capabilities', 'restricted:capabilities'],
     declared: (spec) => capabilities(spec.cap_drop, spec.cap_add),
@@ -143,7 +138,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'privileged',
     title: 'privileged',
-    keys: [],
     cis: ['5.5'],
     pss: ['baseline:privileged-containers'],
     declared: () => 'off',
@@ -152,7 +146,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'no-new-privileges',
     title: 'no new privileges',
-    keys: ['security_opt'],
     cis: ['5.26'],
     pss: ['restricted:privilege-escalation'],
     declared: (spec) => onOff(spec.no_new_privileges),
@@ -162,7 +155,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'seccomp',
     title: 'seccomp profile',
-    keys: ['security_opt'],
     cis: ['5.22', '2.17'],
     pss: ['baseline:seccomp', 'restricted:seccomp'],
     declared: (spec) => profile(spec.seccomp),
@@ -172,7 +164,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'apparmor',
     title: 'AppArmor profile',
-    keys: ['security_opt'],
     cis: ['5.2'],
     pss: ['baseline:apparmor'],
     declared: (spec) => spec.apparmor ?? "the engine's own",
@@ -184,7 +175,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'read-only-root',
     title: 'read-only root file system',
-    keys: ['read_only'],
     cis: ['5.13'],
     pss: [],
     declared: (spec) => onOff(spec.read_only),
@@ -194,7 +184,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'masked-paths',
     title: 'masked paths of /proc and /sys',
-    keys: [],
     cis: [],
     pss: ['baseline:proc-mount-type'],
     declared: (spec) => some(spec.masked_paths ?? []),
@@ -203,7 +192,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'read-only-paths',
     title: 'read-only paths of /proc',
-    keys: [],
     cis: [],
     pss: ['baseline:proc-mount-type'],
     declared: (spec) => some(spec.readonly_paths ?? []),
@@ -212,7 +200,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'memory',
     title: 'memory limit',
-    keys: ['mem_limit'],
     cis: ['5.11'],
     pss: [],
     declared: (spec) => `${spec.mem_limit}, no swap`,
@@ -221,7 +208,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'cpus',
     title: 'CPU limit',
-    keys: ['cpus'],
     cis: ['5.12'],
     pss: [],
     declared: (spec) => String(spec.cpus),
@@ -230,7 +216,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'pids',
     title: 'limit of processes',
-    keys: ['pids_limit'],
     cis: ['5.29'],
     pss: [],
     declared: (spec) => String(spec.pids_limit),
@@ -239,7 +224,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'ulimits',
     title: 'limits per process',
-    keys: ['ulimits', 'ulimits.nofile', 'ulimits.core'],
     cis: ['5.19'],
     pss: [],
     declared: (spec) => some(spec.ulimits.map(({ name, soft, hard }) => `${name} ${soft}:${hard}`)),
@@ -248,7 +232,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'oom',
     title: 'out of memory',
-    keys: [],
     cis: [],
     pss: [],
     declared: (spec) => `score ${spec.oom_score_adj}`,
@@ -257,7 +240,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'init',
     title: 'init',
-    keys: ['init'],
     cis: [],
     pss: [],
     declared: (spec) => onOff(spec.init),
@@ -267,7 +249,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'shm',
     title: 'size of /dev/shm',
-    keys: ['shm_size'],
     cis: [],
     pss: [],
     declared: (spec) => String(spec.shm_size ?? SHM_SIZE),
@@ -276,7 +257,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'namespaces',
     title: 'namespaces',
-    keys: [],
     cis: ['5.10', '5.16', '5.17', '5.21', '5.31'],
     pss: ['baseline:host-namespaces'],
     declared: () => 'ipc own, pid own, uts own, user own, cgroup own',
@@ -292,7 +272,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'cgroup',
     title: 'parent control group',
-    keys: [],
     cis: ['5.25'],
     pss: [],
     declared: () => 'own',
@@ -301,7 +280,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'devices',
     title: 'devices of the host',
-    keys: [],
     cis: ['5.18'],
     pss: [],
     declared: () => 'none',
@@ -315,7 +293,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'sysctls',
     title: 'kernel settings',
-    keys: ['sysctls'],
     cis: [],
     pss: ['baseline:sysctls'],
     declared: (spec) => some(Object.entries(spec.sysctls).map(([name, value]) => `${name}=${value}`)),
@@ -324,7 +301,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'mounts',
     title: 'mounts',
-    keys: ['volumes'],
     cis: ['5.6', '5.20', '5.32'],
     pss: ['baseline:host-path-volumes', 'restricted:volume-types'],
     declared: (spec) =>
@@ -338,7 +314,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'propagation',
     title: 'mounts that come through from the host',
-    keys: [],
     cis: ['5.20'],
     pss: [],
     declared: () => 'none',
@@ -353,7 +328,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'tmpfs',
     title: 'memory file systems',
-    keys: ['tmpfs'],
     cis: [],
     pss: [],
     declared: (spec) => some(spec.tmpfs.map((it) => memory(it.target, String(it.size), it.exec))),
@@ -367,7 +341,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'others',
     title: "other containers' volumes",
-    keys: [],
     cis: [],
     pss: [],
     declared: () => 'none',
@@ -376,7 +349,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'networks',
     title: 'networks',
-    keys: ['uses'],
     cis: ['5.10', '5.30'],
     pss: ['baseline:host-namespaces'],
     declared: (spec) => some(spec.endpoints.map((it) => address(it.network, it.address ?? ''))),
@@ -385,7 +357,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'names',
     title: 'name resolution',
-    keys: [],
     cis: [],
     pss: [],
     declared: (spec) => `${some(spec.dns)}; ${some(Object.entries(spec.extra_hosts).map((it) => it.join(':')))}`,
@@ -394,7 +365,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'ports',
     title: 'published ports',
-    keys: ['ports'],
     cis: ['5.8', '5.9', '5.14'],
     pss: ['baseline:host-ports'],
     declared: (spec) => some(spec.ports.map((it) => `${it.host_ip}:${it.host_port || ''}:${it.container_port}/${it.protocol}`)),
@@ -410,7 +380,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'environment',
     title: 'environment variables',
-    keys: ['environment'],
     cis: [],
     pss: [],
     declared: (spec) => some(Object.keys(spec.environment)),
@@ -419,7 +388,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'program',
     title: 'image and program',
-    keys: ['image', 'entrypoint', 'command'],
     cis: [],
     pss: [],
     declared: ({ image, entrypoint, command }) => program(image, entrypoint, command),
@@ -433,7 +401,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'runtime',
     title: 'OCI runtime',
-    keys: ['runtime'],
     cis: [],
     pss: [],
     declared: (spec) => spec.runtime ?? "the engine's own",
@@ -442,7 +409,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'restart',
     title: 'restart policy',
-    keys: [],
     cis: ['5.15'],
     pss: [],
     declared: (spec) => spec.restart,
@@ -451,7 +417,6 @@ export const CONTROLS: readonly Control[] = [
   {
     id: 'logs',
     title: 'size of logs',
-    keys: [],
     cis: ['2.13'],
     pss: [],
     declared: () => 'json-file, 3 of 10m',
@@ -487,5 +452,19 @@ export function compare(spec: ContainerSpec, effective: Effective): readonly Dif
   })
 }
 
-export const renderDifference = ({ control, declared, effective }: Difference): string =>
-  `${control}: declared ${declared}, is ${effective}`
+/** Of long lists that what only one of the two has. */
+export function narrowed({ control, declared, effective }: Difference): Difference {
+  if (Math.max(declared.length, effective.length) <= LONG) return { control, declared, effective }
+  const [before, after] = [declared.split(', '), effective.split(', ')]
+  const only = (these: readonly string[], others: readonly string[]): string => {
+    const own = these.filter((it) => !others.includes(it))
+    return own.length === 0 ? 'nothing else' : own.join(', ')
+  }
+  return { control, declared: only(before, after), effective: only(after, before) }
+}
+const LONG = 120
+
+export function renderDifference(difference: Difference): string {
+  const { control, declared, effective } = narrowed(difference)
+  return `${control}: declared ${declared}, is ${effective}`
+}
