@@ -101,7 +101,7 @@ export class Proving {
     const { signal, log } = this.#options
     while (!signal.aborted) {
       try {
-        await this.#turn()
+        await this.turn()
       } catch (error) {
         if (!signal.aborted) log({ event: 'proving failed', message: message(error) })
       }
@@ -112,7 +112,8 @@ export class Proving {
     }
   }
 
-  async #turn(): Promise<void> {
+  /** One look; `run` makes them. */
+  async turn(): Promise<void> {
     const { project, runtime, signal } = this.#options
     const aim = await this.#aim()
     if (aim === null || Object.keys(aim.record.project.agents).length === 0) return
