@@ -17,7 +17,7 @@ const CLOSED = [
 /** A folder below is fine: the checkout of a user who is root. */
 const ROOT_HOME = '/root'
 /** Those of CIS 5.5 that may hold a project: they themselves, and what contains them, are not for an agent. */
-const SYSTEM = ['/bin', '/lib', '/lib64', '/sbin', '/usr', '/var', '/var/log', '/home'] as const
+const SYSTEM = ['/bin', '/lib', '/lib64', '/sbin', '/usr', '/var', '/var/log'] as const
 /** Where people keep keys. */
 const CREDENTIALS = /^\.(ssh|gnupg|aws|azure|kube|docker|netrc|password-store|git-credentials)$/
 const SOCKET = /^(docker|podman|containerd|crio)\.sock$/

@@ -272,13 +272,16 @@ const GATEWAY_ROUTES: readonly Route[] = [
     path: '/v1/replicas/proofs',
     id: 'prove',
     summary: 'Which replicas were found as they were declared (for the controller): the others get no work',
-    body: closed({
-      proofs: {
-        type: 'array',
-        maxItems: 10_000,
-        items: closed({ agent: { type: 'string' }, replica: { type: 'integer', minimum: 1 }, proved: { type: 'boolean' } }),
-      },
-    }),
+    body: {
+      ...object({
+        proofs: {
+          type: 'array',
+          maxItems: 10_000,
+          items: object({ agent: { type: 'string' }, replica: { type: 'integer', minimum: 1 }, proved: { type: 'boolean' } }),
+        },
+      }),
+      additionalProperties: false,
+    },
     answers: answerJson('They are known.', nothing),
     handle: gateway.prove,
   },
