@@ -131,7 +131,7 @@ test('strict: what the default allows beyond it is refused, and what agents run 
   )
   await engine.start(strict)
   const probe = async (container: string, call: Numbers, ...args: readonly (number | string)[]): Promise<number> => {
-    const script = `my $r = syscall(${[number(call), ...args].join(',')}); print $r == -1 ? $!+0 : 0`
+    const script = `my $name = "x"; my $r = syscall(${[number(call), ...args].join(',')}); print $r == -1 ? $!+0 : 0`
     return Number((await engine.exec(container, ['perl', '-e', script])).stdout)
   }
   const SHMGET: Numbers = { x64: 29, arm64: 194 }
@@ -139,7 +139,7 @@ test('strict: what the default allows beyond it is refused, and what agents run 
   const SOCKET: Numbers = { x64: 41, arm64: 198 }
   for (const [call, args] of [
     [SHMGET, [0, 4096, 0o1600]],
-    [MEMFD, ['"x"', 0]],
+    [MEMFD, ['$name', 0]],
     [SOCKET, [16, 3, 0]],
   ] as const) {
     expect(await probe(id, call, ...args), 'default').toBe(0)
