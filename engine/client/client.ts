@@ -167,12 +167,20 @@ export class ControlClient {
 
   /** With `connected` and `wait_ms`: held until all of these have a session. */
   async replicas(
-    options: { readonly wait_ms?: number; readonly connected?: readonly { readonly agent: string; readonly replica: number }[] } = {},
+    options: {
+      readonly wait_ms?: number
+      readonly connected?: readonly { readonly agent: string; readonly replica: number }[]
+      readonly unproved?: true
+    } = {},
   ): Promise<readonly ReplicaView[]> {
-    const { wait_ms, connected } = options
+    const { wait_ms, connected, unproved } = options
     const wanted = connected?.map((it) => `${it.agent}:${it.replica}`).join(',')
-    return (await this.#get<{ replicas: readonly ReplicaView[] }>(path('replicas') + query({ wait_ms, connected: wanted }), wait_ms))
-      .replicas
+    return (
+      await this.#get<{ replicas: readonly ReplicaView[] }>(
+        path('replicas') + query({ wait_ms, connected: wanted, unproved: unproved === true ? 1 : undefined }),
+        wait_ms,
+      )
+    ).replicas
   }
 
   /** For the controller: which replicas were found as they were declared. */

@@ -36,7 +36,10 @@ export interface ProvingOptions {
   readonly project: string
   /** Text of the record; null: there is none yet. */
   readonly record: () => Promise<string | null>
-  readonly control: { replicas(): Promise<readonly ReplicaView[]>; prove(proofs: readonly Proof[]): Promise<void> }
+  readonly control: {
+    replicas(options: { readonly unproved: true }): Promise<readonly ReplicaView[]>
+    prove(proofs: readonly Proof[]): Promise<void>
+  }
   /** Runs it under the project lock; false: a verb has it. */
   readonly locked: (act: () => Promise<void>) => Promise<boolean>
   readonly log: (line: { readonly [key: string]: unknown }) => void
@@ -118,13 +121,13 @@ export class Proving {
     const aim = await this.#aim()
     if (aim === null || Object.keys(aim.record.project.agents).length === 0) return
     const now = Date.now()
-    const views = await this.#options.control.replicas().catch(() => [])
+    const views = await this.#options.control.replicas({ unproved: true }).catch(() => [])
     const { wanted } = aim
     const agents = [...wanted.values()].filter((want) => want.spec.kind === 'agent')
     const again: Proof[] = []
-    for (const { agent, replica, connected, unproved } of views) {
+    for (const { agent, replica, unproved } of views) {
       const name = containerName(project, agent, replica)
-      if (!connected || unproved !== true || !wanted.has(name)) continue
+      if (unproved !== true || !wanted.has(name)) continue
       if (this.#proved.has(name)) again.push({ agent, replica, proved: true })
       else this.#queue.add(name)
     }

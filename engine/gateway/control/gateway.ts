@@ -71,5 +71,5 @@ export async function replicasOf({ dispatcher }: Kit, call: Call): Promise<reado
     clearTimeout(timer)
     stop()
   }
-  return known.views()
+  return url.searchParams.get('unproved') === '1' ? known.views().filter((it) => it.unproved) : known.views()
 }

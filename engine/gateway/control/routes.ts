@@ -263,6 +263,7 @@ const GATEWAY_ROUTES: readonly Route[] = [
     query: {
       wait_ms: WAIT,
       connected: { type: 'string', description: 'AGENT:REPLICA,…: hold the answer until all of these are connected.' },
+      unproved: { type: 'string', enum: ['0', '1'], default: '0', description: '1: only those that get no work for want of a proof.' },
     },
     answers: answerJson('All that have been heard.', object({ replicas: { type: 'array', items: ref('Replica') } })),
     handle: gateway.replicas,

@@ -25,6 +25,8 @@ test('no work before the proof; a request that is held gets it with the proof; n
   const client = h.agent('work', 1)
   expect((await client.lease(1, 200)).tasks).toEqual([])
   expect(await view('work')).toEqual({ agent: 'work', replica: 1, connected: true, tasks: 0, unproved: true })
+  const unproved = async (): Promise<number> => (await h.control('GET', '/v1/replicas?unproved=1')).json.replicas.length
+  expect(await unproved()).toBe(1)
   const explained = await h.control('GET', `/v1/tasks/${run}.task.0/explain`)
   expect(explained.body).toContain('no replica of \\"work\\" has been proved to be as it was declared')
   const begin = performance.now()
@@ -34,6 +36,7 @@ test('no work before the proof; a request that is held gets it with the proof; n
   expect(task?.agent).toBe('work')
   expect(performance.now() - begin).toBeLessThan(2_000)
   expect(await view('work')).toEqual({ agent: 'work', replica: 1, connected: true, tasks: 1 })
+  expect(await unproved()).toBe(0)
   await prove('work', 1, false)
   // What it has it may end; it gets no more.
   expect((await client.lease(1, 200)).tasks).toEqual([])
