@@ -11,19 +11,23 @@ const READER = '/opt/agentctl/probe'
 const MARK_FILE = '/opt/agentctl/mark'
 const MARK = '--- agentctl probe ---'
 
-/** In this order; what may hold anything is the last. `self`: of the reader, which shares the namespaces. */
-const sources = (process: '1' | 'self'): readonly string[] => [
+/** cgroups v2 and v1: what is not there says nothing. */
+const LIMITS = ['memory.max', 'memory/memory.limit_in_bytes', 'pids.max', 'pids/pids.max', 'cpu.max', 'cpu/cpu.cfs_quota_us'] as const
+
+/** In this order; what may hold anything is the last. Who joined from beside has mounts and limits of its own. */
+const sources = (inside: boolean): readonly string[] => [
   '/proc/1/status',
-  `/proc/${process}/mountinfo`,
+  `/proc/${inside ? 'self' : '1'}/mountinfo`,
   '/proc/self/net/route',
   '/proc/self/net/dev',
+  ...LIMITS.map((name) => (inside ? `/sys/fs/cgroup/${name}` : '/dev/null')),
   '/proc/1/environ',
 ]
 
 /** `inside`: executed in the container itself; else in one that has joined its namespaces, where mounts are those of process 1. */
 export const probeCommand = (inside: boolean): readonly string[] => [
   READER,
-  ...sources(inside ? 'self' : '1').flatMap((path, index) => (index === 0 ? [path] : [MARK_FILE, path])),
+  ...sources(inside).flatMap((path, index) => (index === 0 ? [path] : [MARK_FILE, path])),
 ]
 
 export interface Mounted {
@@ -40,6 +44,8 @@ export interface Seen {
   /** [destination, mask, gateway] in the kernel's hex. */
   readonly routes: readonly { readonly device: string; readonly destination: string; readonly gateway: string }[]
   readonly devices: readonly string[]
+  /** Of its control group; null: not readable. */
+  readonly limits: { readonly memory: string | null; readonly pids: string | null; readonly cpus: string | null }
   /** null: not readable. */
   readonly variables: readonly string[] | null
 }
@@ -47,8 +53,20 @@ export interface Seen {
 /** null: that is not what the reader says. */
 export function parseProbe(text: string): Seen | null {
   const parts = text.split(`${MARK}\n`)
-  const [status = '', mounts = '', routes = '', devices = '', ...rest] = parts
-  if (parts.length < 5 || !status.startsWith('Name:')) return null
+  const [
+    status = '',
+    mounts = '',
+    routes = '',
+    devices = '',
+    memory2 = '',
+    memory1 = '',
+    pids2 = '',
+    pids1 = '',
+    cpu2 = '',
+    cpu1 = '',
+    ...rest
+  ] = parts
+  if (rest.length === 0 || !status.startsWith('Name:')) return null
   const environment = rest.join(`${MARK}\n`)
   return {
     status: Object.fromEntries(
@@ -70,9 +88,21 @@ export function parseProbe(text: string): Seen | null {
     devices: lines(devices)
       .filter((line) => line.includes(':'))
       .map((line) => line.slice(0, line.indexOf(':')).trim()),
+    limits: {
+      memory: (memory2 || memory1).trim() || null,
+      pids: (pids2 || pids1).trim() || null,
+      cpus: cpuOf(cpu2.trim() || cpu1.trim()),
+    },
     variables:
       environment === '' ? null : environment.split('\0').flatMap((it) => (it.includes('=') ? [it.slice(0, it.indexOf('='))] : [])),
   }
+}
+
+/** "50000 100000" or, on v1, the quota alone: the engine's period is 100 ms. */
+function cpuOf(text: string): string | null {
+  const [quota, period = '100000'] = text.split(' ')
+  if (quota === undefined || quota === '') return null
+  return Number(quota) > 0 ? String(Number(quota) / Number(period)) : 'unlimited'
 }
 
 const lines = (text: string): readonly string[] => text.split('\n').filter((line) => line.trim() !== '')
@@ -131,6 +161,11 @@ export function compareProbe(spec: ContainerSpec, seen: Seen): readonly Differen
     'a filter',
     status['Seccomp'] === undefined ? undefined : status['Seccomp'] === '2' ? 'a filter' : `mode ${status['Seccomp']}`,
   )
+  const { memory, pids, cpus } = seen.limits
+  // The kernel counts whole pages, and the quota in microseconds.
+  check('memory', String(Math.floor(spec.mem_limit / 4096) * 4096), memory ?? undefined)
+  check('pids', String(spec.pids_limit), pids ?? undefined)
+  check('cpus', String(Math.floor(spec.cpus * 100_000) / 100_000), cpus ?? undefined)
   found.push(...compareMounts(spec, seen))
   const interfaces = seen.devices.filter((device) => device !== 'lo')
   check('networks', `${spec.endpoints.length} interfaces`, `${interfaces.length} interfaces`)

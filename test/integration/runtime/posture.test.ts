@@ -82,9 +82,12 @@ test('each control that is changed behind our back is named by its difference', 
     expect.stringMatching(/^networks: declared t-posture-\w+_agent-a 10\.208\.\d+\.9, is bridge, t-posture/),
   ])
   expect([...(await probed(spec))].sort()).toEqual([
+    'cpus: declared 1, is 2',
+    'memory: declared 67108864, is 1073741824',
     'networks: declared 1 interfaces, is 2 interfaces',
     expect.stringMatching(/^networks: declared no other route, is a default route to [\d.]+ by eth1$/),
     expect.stringMatching(/^networks: declared no other route, is a route to [\d.]+ by eth1$/),
+    'pids: declared 64, is 9',
   ])
 }, 120_000)
 

@@ -285,6 +285,8 @@ const MOUNTS = [
 ].join('\n')
 const ROUTES = 'Iface\tDestination\tGateway\tFlags\neth0\t00000000\t0105C00A\t0003\neth0\t0005C00A\t00000000\t0001\n'
 const DEVICES = 'Inter-|   Receive\n face |bytes\n    lo: 0 0\n  eth0: 0 0\n'
+/** cgroups v1. */
+const LIMITS = ['', '536870912\n', '', '256\n', '', '100000\n']
 const said = (...parts: readonly string[]): string => parts.join('--- agentctl probe ---\n')
 const SMALL: ContainerSpec = {
   ...named('coder-1'),
@@ -300,7 +302,7 @@ test('what the kernel says is read and compared; only process 1 is another for w
     const seen = parseProbe(said(...parts))
     return seen === null ? ['not readable'] : compareProbe(SMALL, seen).map(renderDifference)
   }
-  expect(probed(STATUS, MOUNTS, ROUTES, DEVICES, 'A=1\0PATH=/bin\0')).toEqual([])
+  expect(probed(STATUS, MOUNTS, ROUTES, DEVICES, ...LIMITS, 'A=1\0PATH=/bin\0')).toEqual([])
   expect(probed('cat: /proc/1/status: No such file')).toEqual(['not readable'])
   expect(
     probed(
@@ -310,6 +312,7 @@ test('what the kernel says is read and compared; only process 1 is another for w
       `${MOUNTS.replace('ro,relatime', 'rw,relatime').replace('/run/secrets ro', '/run/secrets rw')}\n9 1 8:1 / /host rw - ext4 /dev/sda rw`,
       `${ROUTES}eth1\t000011AC\t00000000\t0001\n`,
       `${DEVICES}  eth1: 0 0\n`,
+      ...['max\n', '', 'max\n', '', 'max 100000\n', ''],
       'PATH=/bin\0',
     ),
   ).toEqual([
@@ -317,6 +320,9 @@ test('what the kernel says is read and compared; only process 1 is another for w
     'user: declared 10001 10001 10001 10001, is 0 0 0 0',
     'capabilities: declared none, is NET_ADMIN',
     'seccomp: declared a filter, is mode 0',
+    'memory: declared 536870912, is max',
+    'pids: declared 256, is max',
+    'cpus: declared 1, is unlimited',
     'read-only-root: declared / read-only, is / writable',
     'mounts: declared /run/secrets read-only, is /run/secrets writable',
     'mounts: declared /host not mounted, is /host mounted',
@@ -325,9 +331,9 @@ test('what the kernel says is read and compared; only process 1 is another for w
     'environment: declared all of its variables, is without A',
   ])
   // A kernel of its own (gVisor) may have no such fields: then the engine alone is asked.
-  expect(probed('Name:\tx\n', MOUNTS, ROUTES, DEVICES, 'A=1\0')).toEqual([])
+  expect(probed('Name:\tx\n', MOUNTS, ROUTES, DEVICES, ...LIMITS, 'A=1\0')).toEqual([])
   // What a variable holds comes last, so that it cannot say anything else.
-  expect(probed(STATUS, MOUNTS, ROUTES, DEVICES, `A=--- agentctl probe ---\n${STATUS}\0`)).toEqual([])
+  expect(probed(STATUS, MOUNTS, ROUTES, DEVICES, ...LIMITS, `A=--- agentctl probe ---\n${STATUS}\0`)).toEqual([])
   expect(probeCommand(true)).toContain('/proc/self/mountinfo')
   expect(probeCommand(false)).toContain('/proc/1/mountinfo')
   expect(capabilitiesOf('000001ffffffffff').split(', ')).toHaveLength(41)

@@ -18,6 +18,7 @@ const SAID = [
   `1 0 0:1 / / ro - overlay overlay ro\n2 1 0:2 / /tmp rw,nosuid,nodev,noexec - tmpfs t rw,size=65536k\n3 1 0:3 / /workspace rw,nosuid,nodev - tmpfs t rw,size=262144k\n4 1 0:4 / /run/secrets ro - tmpfs t rw\n`,
   'Iface\n',
   'lo: 0\neth0: 0\n',
+  ...['536870912\n', '', '256\n', '', '100000 100000\n', ''],
   Object.keys(spec.environment)
     .map((name) => `${name}=x\0`)
     .join(''),
