@@ -8,12 +8,15 @@ import { fields } from '../../engine/fields.ts'
 import type { ContainerSpec } from '../../engine/ports.ts'
 import { SECCOMP } from '../../engine/seccomp.ts'
 import { eventually } from '../support/docker.ts'
+import type { AuditReport } from '../../engine/posture/audit.ts'
 import { type Stack, stack } from '../support/stack.ts'
+import { agentctl } from './cli-process.ts'
 
 /** `other` has a reference of its own, so to us its image is the user's: it is probed from beside. */
 const FILE = `
 agents:
   coder: { mem_limit: 128m }
+  loose: { mem_limit: 128m, pids_limit: 300, cap_add: [NET_RAW], security_opt: ["seccomp=strict"], read_only: false }
   other: { image: "agentctl/agent:\${AGENT_VERSION}", handler: exec, mem_limit: 128m }
 `
 /** "on engine events (within 5 s)". */
@@ -21,9 +24,10 @@ const WITHIN_MS = 5_000
 const run = promisify(execFile)
 const docker = async (...args: string[]): Promise<string> => (await run('timeout', ['-k', '5', '60', 'docker', ...args])).stdout.trim()
 let s: Stack
+let version = ''
 
 beforeAll(async () => {
-  const { version } = (await import('../../package.json', { with: { type: 'json' } })).default
+  ;({ version } = (await import('../../package.json', { with: { type: 'json' } })).default)
   s = await stack('t-proof', { 'agents.yaml': FILE }, { AGENT_VERSION: version })
 }, 300_000)
 afterAll(async () => await s?.[Symbol.asyncDispose](), 120_000)
@@ -76,9 +80,9 @@ async function madeAnew(name: string, from: number): Promise<readonly string[]> 
 }
 
 test('replicas are proved before they work, whoever made their image', async () => {
-  await Promise.all([works('coder'), works('other')])
+  await Promise.all([works('coder'), works('other'), works('loose')])
   const proved = (await lines()).filter((it) => it.event === 'posture proved')
-  expect(proved.map((it) => it.container).sort()).toEqual([`${s.name}-coder-1`, `${s.name}-other-1`])
+  expect(proved.map((it) => it.container).sort()).toEqual([`${s.name}-coder-1`, `${s.name}-loose-1`, `${s.name}-other-1`])
   expect((await lines()).filter((it) => it.event?.startsWith('posture ') && it.event !== 'posture proved')).toEqual([])
   for (const { container, probe_ms } of proved) console.log(`proof of ${container}: probe ${probe_ms} ms`)
   expect((await s.control.replicas()).every((it) => it.connected && it.unproved === undefined)).toBe(true)
@@ -129,3 +133,30 @@ test('a file system that was mounted anew in its namespace: the engine knows not
   expect(await madeAnew(name, from)).toEqual(['read-only-root: declared / read-only, is / writable'])
   await works('coder')
 }, 90_000)
+
+test('plan and audit show what the file loosens; the audit finds what is not as declared, also in a part of ours, and exits with 1', async () => {
+  const options = { cwd: s.folder, environment: { AGENT_VERSION: version } }
+  const plan = await agentctl(['-p', s.name, 'plan'], options)
+  expect(plan.stdout).toBe(`No changes.
+Loosened by the file:
+  agent loose  cap_add: NET_RAW  (with NET_RAW it can take the addresses of others on its networks)
+  agent loose  read_only: false  (it can write its root file system, without a limit of size)
+  agent loose  pids_limit: 300  (more processes than the default of 256)
+`)
+  expect((await agentctl(['-p', s.name, 'plan', '--format', 'json'], options)).json().loosenings).toHaveLength(3)
+  const clean = await agentctl(['-p', s.name, 'audit', '--format', 'json'])
+  expect(clean.code, clean.stdout).toBe(0)
+  const report = clean.json() as AuditReport
+  expect(report).toMatchObject({ project: s.name, ok: true, findings: [] })
+  expect(report.containers.map((it) => `${it.kind} ${it.probe}`)).toEqual([
+    ...['agent ok', 'agent ok', 'agent ok'],
+    ...['secrets null', 'broker null', 'gateway null', 'egress null', 'controller null'],
+  ])
+  const egress = `${s.name}-agentctl-egress-1`
+  await docker('network', 'connect', 'bridge', egress)
+  const found = await agentctl(['-p', s.name, 'audit', 'agentctl-egress'])
+  expect(found.code).toBe(1)
+  expect(found.stdout).toMatch(/✘ {2}high {6}t-proof-\w+-agentctl-egress-1 {2}networks {2}5\.10 5\.30 .* bridge, .* the engine/)
+  await docker('network', 'disconnect', 'bridge', egress)
+  expect((await agentctl(['-p', s.name, 'audit', 'nobody'])).code).toBe(2)
+}, 120_000)
