@@ -82,7 +82,7 @@ async function madeAnew(name: string, from: number): Promise<readonly string[]> 
 test('replicas are proved before they work, whoever made their image', async () => {
   await Promise.all([works('coder'), works('other'), works('loose')])
   const proved = (await lines()).filter((it) => it.event === 'posture proved')
-  expect(proved.map((it) => it.container).sort()).toEqual([`${s.name}-coder-1`, `${s.name}-loose-1`, `${s.name}-other-1`])
+  expect(proved.map((it) => it.container ?? '').sort()).toEqual([`${s.name}-coder-1`, `${s.name}-loose-1`, `${s.name}-other-1`])
   expect((await lines()).filter((it) => it.event?.startsWith('posture ') && it.event !== 'posture proved')).toEqual([])
   for (const { container, probe_ms } of proved) console.log(`proof of ${container}: probe ${probe_ms} ms`)
   expect((await s.control.replicas()).every((it) => it.connected && it.unproved === undefined)).toBe(true)
