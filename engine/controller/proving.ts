@@ -11,7 +11,7 @@ import { containerName, LABEL } from '../names.ts'
 import type { ContainerRuntime, EngineEvent } from '../ports.ts'
 import { compare, renderDifference } from '../posture/controls.ts'
 import { compareProbe } from '../posture/probe.ts'
-import { effectiveOf, Images, probe } from '../posture/prove.ts'
+import { effectiveOf, Images, imageVolumes, probe } from '../posture/prove.ts'
 import type { ProjectRecord } from '../record.ts'
 import { SECCOMP } from '../seccomp.ts'
 
@@ -184,7 +184,8 @@ export class Proving {
       this.#names.set(text(inspect['Id']), name)
       const told = compare(want.spec, effective)
       const inspected = performance.now()
-      const found = told.length > 0 ? told : compareProbe(want.spec, await probe(runtime, want.spec, record.images, signal))
+      const found =
+        told.length > 0 ? told : compareProbe(want.spec, await probe(runtime, want.spec, record.images, signal), imageVolumes(effective))
       if (found.length > 0) return await this.#quarantine(want, found.map(renderDifference))
       const isNew = this.#proved.get(name) !== start
       this.#proved.set(name, start)

@@ -121,9 +121,9 @@ function mounted(line: string): Mounted {
   }
 }
 
-/** What every container of the engine's has, whatever was asked for. */
+/** What every container of the engine's has, whatever was asked for; device nodes where the engine is rootless. */
 const ENGINE_MOUNTS =
-  /^\/(proc|dev|sys|etc\/(hosts|hostname|resolv\.conf)|(usr\/)?sbin\/docker-init|dev\/(pts|shm|mqueue|console)|sys\/fs\/cgroup(\/.*)?)$/
+  /^\/(proc|dev|sys|etc\/(hosts|hostname|resolv\.conf)|(usr\/)?sbin\/docker-init|dev\/(pts|shm|mqueue|console|null|zero|full|random|urandom|tty)|sys\/fs\/cgroup(\/.*)?)$/
 
 /** capabilities(7), in the kernel's order. */
 const BITS: readonly string[] = [
@@ -139,8 +139,8 @@ export function capabilitiesOf(hex: string): string {
   return held.length === 0 ? 'none' : [...held].sort().join(', ')
 }
 
-/** Of an agent. A field that the runtime's own kernel does not have (gVisor) is asked of the engine alone. */
-export function compareProbe(spec: ContainerSpec, seen: Seen): readonly Difference[] {
+/** Of an agent. A field that the runtime's own kernel does not have (gVisor) is asked of the engine alone. `volumes`: of its image. */
+export function compareProbe(spec: ContainerSpec, seen: Seen, volumes: readonly string[] = []): readonly Difference[] {
   const found: Difference[] = []
   const check = (control: string, declared: string, effective: string | undefined): void => {
     if (effective !== undefined && effective !== declared) found.push({ control, declared, effective })
@@ -166,7 +166,7 @@ export function compareProbe(spec: ContainerSpec, seen: Seen): readonly Differen
   check('memory', String(Math.floor(spec.mem_limit / 4096) * 4096), memory ?? undefined)
   check('pids', String(spec.pids_limit), pids ?? undefined)
   check('cpus', String(Math.floor(spec.cpus * 100_000) / 100_000), cpus ?? undefined)
-  found.push(...compareMounts(spec, seen))
+  found.push(...compareMounts(spec, seen, volumes))
   const interfaces = seen.devices.filter((device) => device !== 'lo')
   check('networks', `${spec.endpoints.length} interfaces`, `${interfaces.length} interfaces`)
   for (const route of foreignRoutes(spec, seen)) found.push({ control: 'networks', declared: 'no other route', effective: route })
@@ -201,14 +201,14 @@ const ipOf = (hex: string): string =>
 const caps = (hex: string | undefined): string | undefined => (hex === undefined ? undefined : capabilitiesOf(hex))
 const access = (mount: Mounted): string => (mount.options.includes('ro') ? 'read-only' : 'writable')
 
-function compareMounts(spec: ContainerSpec, { mounts }: Seen): readonly Difference[] {
+function compareMounts(spec: ContainerSpec, { mounts }: Seen, volumes: readonly string[]): readonly Difference[] {
   const found: Difference[] = []
   const differ = (control: string, target: string, declared: string, effective: string): void => {
     if (declared !== effective) found.push({ control, declared: `${target} ${declared}`, effective: `${target} ${effective}` })
   }
   // The last one at a target is the one that is seen.
   const at = new Map(mounts.map((mount) => [mount.target, mount]))
-  const known = new Set<string>(['/'])
+  const known = new Set<string>(['/', ...volumes])
   const root = at.get('/')
   if (root !== undefined) differ('read-only-root', '/', spec.read_only ? 'read-only' : 'writable', access(root))
   for (const { target, read_only } of [...spec.binds, ...spec.volumes]) {

@@ -41,6 +41,9 @@ export async function effectiveOf(runtime: ProvingRuntime, images: Images, conta
   return { inspect, imageEnvironment: await images.environment(String(inspect['Image'] ?? ''), signal) }
 }
 
+/** Folders that the image declares as volumes: the engine makes one for each. */
+export const imageVolumes = ({ inspect }: Effective): readonly string[] => Object.keys(fields(fields(inspect['Config'])['Volumes']))
+
 /**
  * Our own image has the reader in it: an exec, a fifth of the cost of a container. Any other image is joined from outside, since what
  * is in it is not ours. Throws when nothing can be read: then nothing is proved.

@@ -6,7 +6,7 @@ import { observe } from '../../observe.ts'
 import type { ContainerRuntime, ContainerSpec } from '../../ports.ts'
 import { auditReport, type Looked } from '../../posture/audit.ts'
 import { compareProbe } from '../../posture/probe.ts'
-import { effectiveOf, Images, probe } from '../../posture/prove.ts'
+import { effectiveOf, Images, imageVolumes, probe } from '../../posture/prove.ts'
 import type { ProjectRecord } from '../../record.ts'
 import { SECCOMP } from '../../seccomp.ts'
 import { requireProject } from '../existing.ts'
@@ -60,7 +60,7 @@ async function look(
   if (spec.kind !== 'agent') return { spec, effective, probe: null }
   if (fields(effective.inspect['State'])['Running'] !== true) return { spec, effective, probe: 'not running' }
   try {
-    return { spec, effective, probe: compareProbe(spec, await probe(runtime, spec, record.images, signal)) }
+    return { spec, effective, probe: compareProbe(spec, await probe(runtime, spec, record.images, signal), imageVolumes(effective)) }
   } catch (error) {
     if (signal.aborted) throw error
     return { spec, effective, probe: 'not readable' }

@@ -330,6 +330,18 @@ test('what the kernel says is read and compared; only process 1 is another for w
     'networks: declared no other route, is a route to 172.17.0.0 by eth1',
     'environment: declared all of its variables, is without A',
   ])
+  // What the image declares as a volume, and device nodes of a rootless engine, are no surprise.
+  const more = parseProbe(
+    said(
+      STATUS,
+      `${MOUNTS}\n8 1 8:1 /v /cache rw - ext4 /dev/sda rw\n9 1 0:9 / /dev/null rw - devtmpfs d rw`,
+      ROUTES,
+      DEVICES,
+      ...LIMITS,
+      'A=1\0',
+    ),
+  )
+  expect(more === null ? null : compareProbe(SMALL, more, ['/cache'])).toEqual([])
   // A kernel of its own (gVisor) may have no such fields: then the engine alone is asked.
   expect(probed('Name:\tx\n', MOUNTS, ROUTES, DEVICES, ...LIMITS, 'A=1\0')).toEqual([])
   // What a variable holds comes last, so that it cannot say anything else.
