@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Proof, ReplicaView } from '../../spec/protocol.ts'
 import { type DesiredContainer, desired } from '../desired.ts'
-import { fields, text, texts } from '../fields.ts'
+import { type Fields, fields, text, texts } from '../fields.ts'
 import { parseRecord } from '../lock.ts'
 import { containerName, LABEL } from '../names.ts'
 import type { ContainerRuntime, EngineEvent } from '../ports.ts'
@@ -70,6 +70,7 @@ export class Proving {
   #aimed: Aim | null = null
   #quietFrom = 0
   #queuedSince = 0
+  #isUrgent = false
   #lookedAt = 0
   #wake: () => void = () => undefined
 
@@ -86,13 +87,20 @@ export class Proving {
       this.#proved.delete(name)
       const identity = { agent: labels[LABEL.agent] ?? '', replica: Number(labels[LABEL.replica]) }
       void this.#options.control.prove([{ ...identity, proved: false }]).catch(() => undefined)
-    } else if (action === 'start' || action === 'update' || action === 'rename') this.#add(name)
+    } else if (action === 'start') this.#add(name)
+    else if (action === 'update' || action === 'rename') this.#changed(name)
   }
 
   /** Some container of the engine's joined or left a network. */
   network(container: string): void {
     const name = this.#names.get(container)
-    if (name !== undefined) this.#add(name)
+    if (name !== undefined) this.#changed(name)
+  }
+
+  /** What has been proved is another now: that does not wait. One that starts may, as it gets no work before. */
+  #changed(name: string): void {
+    this.#isUrgent = true
+    this.#add(name)
   }
 
   #add(name: string): void {
@@ -124,14 +132,8 @@ export class Proving {
     const views = await this.#options.control.replicas({ unproved: true }).catch(() => [])
     const { wanted } = aim
     const agents = [...wanted.values()].filter((want) => want.spec.kind === 'agent')
-    const again: Proof[] = []
-    for (const { agent, replica, unproved } of views) {
-      const name = containerName(project, agent, replica)
-      if (unproved !== true || !wanted.has(name)) continue
-      if (this.#proved.has(name)) again.push({ agent, replica, proved: true })
-      else this.#queue.add(name)
-    }
-    if (again.length > 0) await this.#options.control.prove(again)
+    const unproved = views.filter((view) => view.unproved === true && wanted.has(containerName(project, view.agent, view.replica)))
+    if (unproved.length > 0) await this.#again(unproved)
     if (now - this.#lookedAt > Math.max(this.#options.slow_ms ?? SLOW_MS, agents.length * PER_REPLICA_MS)) {
       this.#lookedAt = now
       for (const { name, status } of await runtime.containers(project, signal)) {
@@ -142,8 +144,9 @@ export class Proving {
       }
     }
     // Not while others start, but not for ever: something may start all the time.
-    if (now < this.#quietFrom && now < this.#firstQueued(now) + MOST_QUIET_MS) return
+    if (!this.#isUrgent && now < this.#quietFrom && now < this.#firstQueued(now) + MOST_QUIET_MS) return
     this.#queuedSince = 0
+    this.#isUrgent = false
     const due = [...this.#queue].filter((name) => (this.#trouble.get(name)?.until ?? 0) <= now)
     for (const name of due) this.#queue.delete(name)
     const next = due.values()
@@ -151,6 +154,21 @@ export class Proving {
       for (const name of next) await this.#prove(name, wanted.get(name), aim.record)
     }
     await Promise.all(Array.from({ length: PARALLEL }, work))
+  }
+
+  /** Heard of without a proof: told again when it is the very container that was proved, else it is proved. */
+  async #again(views: readonly ReplicaView[]): Promise<void> {
+    const { project, runtime, signal, control } = this.#options
+    const looks = views.map(async ({ agent, replica }): Promise<readonly Proof[]> => {
+      const name = containerName(project, agent, replica)
+      const proved = this.#proved.get(name)
+      const inspect = proved === undefined ? {} : fields(await runtime.inspect(name, signal).catch(() => null))
+      if (proved !== undefined && proved === startOf(inspect)) return [{ agent, replica, proved: true }]
+      this.#queue.add(name)
+      return []
+    })
+    const proofs = (await Promise.all(looks)).flat()
+    if (proofs.length > 0) await control.prove(proofs)
   }
 
   /** What is to be, made anew only when the record has changed. */
@@ -180,7 +198,7 @@ export class Proving {
       const state = fields(inspect['State'])
       // A verb is about to replace it, or it is down: there is nothing to prove.
       if (state['Running'] !== true || texts(fields(inspect['Config'])['Labels'])[LABEL.configHash] !== want.hash) return
-      const start = `${text(inspect['Id'])} ${text(state['StartedAt'])}`
+      const start = startOf(inspect)
       this.#names.set(text(inspect['Id']), name)
       const told = compare(want.spec, effective)
       const inspected = performance.now()
@@ -250,6 +268,9 @@ export class Proving {
     this.#options.log(line)
   }
 }
+
+/** A container that is started again has another posture to prove: the engine may have been changed. */
+const startOf = (inspect: Fields): string => `${text(inspect['Id'])} ${text(fields(inspect['State'])['StartedAt'])}`
 
 const proofOf = ({ spec, replica }: DesiredContainer, proved: boolean): Proof => ({
   agent: spec.labels[LABEL.agent] ?? '',

@@ -109,6 +109,11 @@ test('a replica that starts is proved once, and the gateway is told; again only 
   it.views = [view({ unproved: true })]
   await it.proving.turn()
   expect(it.told).toEqual([PROOF, PROOF])
+  // Another container under the name, of which no event told: what was proved was not it.
+  it.start = 'another'
+  it.said = 'nothing'
+  await it.proving.turn()
+  expect(it.told).toEqual([PROOF, PROOF])
 })
 
 test('a death takes the proof back; who was heard of without one is proved', async () => {
