@@ -21,7 +21,7 @@ const PER_REPLICA_MS = 1_000
 /** The gateway's list: who was heard of without a proof (a gateway that has just started knows none). */
 const ASK_MS = 1_000
 /** While containers are being started a proof would only slow the start; a project's first tasks wait for the first proof anyway. */
-const QUIET_MS = 250
+const QUIET_MS = 500
 const MOST_QUIET_MS = 10_000
 const PARALLEL = 2
 /** Made anew at once, then after 2 s, 4 s, … while it stays in quarantine. */
