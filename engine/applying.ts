@@ -4,6 +4,7 @@ import { canonicalJson } from './canonical.ts'
 import { type Desired, desired } from './desired.ts'
 import { execute } from './execute.ts'
 import { requireBroker } from './far-broker.ts'
+import type { Loosening } from './loosening.ts'
 import { type ProjectLock, takeLock } from './lock.ts'
 import { trustedName } from './names.ts'
 import { type Observed, observe } from './observe.ts'
@@ -30,6 +31,8 @@ export interface VerbContext {
 
 export interface Prepared {
   readonly plan: Plan
+  /** What the file takes away from the default posture, whether or not it changes now. */
+  readonly loosenings?: readonly Loosening[]
   /** Take the project lock, plan again under it (the world may have moved), write the record, execute, release. */
   apply(): Promise<Outcome>
 }

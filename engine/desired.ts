@@ -4,7 +4,7 @@ import type { Agent, Project, SecretUse, Service, Workload } from '../spec/model
 import { type BrokerSettings, DEFAULT_BROKER, DEFAULTS, gatewaysOf } from '../spec/model.ts'
 import { AGENT_ENV, GATEWAY_PORT } from '../spec/protocol.ts'
 import { hashOf } from './canonical.ts'
-import { agentPosture, servicePosture } from './harden.ts'
+import { agentPosture, type Ground, servicePosture } from './harden.ts'
 import {
   BROKER_VOLUME,
   containerName,
@@ -97,6 +97,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
     gatewayState: gatewayState(record),
     engineSocket: record.engine_socket,
     subnets: record.subnets,
+    cpus: record.cpus ?? 0,
     brokerUrl: broker.url,
     durability: broker.durability,
     gateways: gatewaysOf(project),
@@ -119,11 +120,12 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
       stopped: spec.kind !== 'secrets' && record.stopped.includes(spec.name),
     }),
   )
+  const ground: Ground = { seccomp, cpus: record.cpus ?? 0, profiles: record.seccomp_profiles ?? {} }
   const agents = sorted(project.agents).flatMap((agent) =>
-    range(record.scale[agent.name] ?? agent.replicas).map((replica) => agentContainer(record, agent, replica, seccomp)),
+    range(record.scale[agent.name] ?? agent.replicas).map((replica) => agentContainer(record, agent, replica, ground)),
   )
   const services = sorted(project.services).flatMap((service) =>
-    range(record.scale[service.name] ?? service.replicas).map((replica) => serviceContainer(record, service, replica)),
+    range(record.scale[service.name] ?? service.replicas).map((replica) => serviceContainer(record, service, replica, ground)),
   )
   return {
     project: project.name,
@@ -245,7 +247,7 @@ function proxyVariables(door: string, direct: readonly string[]): ContainerSpec[
   }
 }
 
-function agentContainer(record: ProjectRecord, agent: Agent, replica: number, seccomp: string): DesiredContainer {
+function agentContainer(record: ProjectRecord, agent: Agent, replica: number, ground: Ground): DesiredContainer {
   const { project } = record
   const name = containerName(project.name, agent.name, replica)
   const host = HOST.firstReplica + replica - 1
@@ -322,7 +324,7 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
     binds,
     volumes: mounts.volumes,
     tmpfs: [...tmpfs, ...mounts.tmpfs].map((entry) => (entry.target === '/tmp' ? entry : { ...entry, mode: 0o755, owner })),
-    ...agentPosture(seccomp),
+    ...agentPosture(agent, ground),
     mem_limit: agent.mem_limit,
     cpus: agent.cpus,
     pids_limit: agent.pids_limit,
@@ -344,7 +346,7 @@ function agentContainer(record: ProjectRecord, agent: Agent, replica: number, se
 /** Services sit at the end of a link network, replicas at its start. */
 const serviceHost = (replica: number): number => HOST.maxReplica + replica
 
-function serviceContainer(record: ProjectRecord, service: Service, replica: number): DesiredContainer {
+function serviceContainer(record: ProjectRecord, service: Service, replica: number, ground: Ground): DesiredContainer {
   const { project } = record
   const name = containerName(project.name, service.name, replica)
   const endpoints: Endpoint[] = []
@@ -379,7 +381,7 @@ function serviceContainer(record: ProjectRecord, service: Service, replica: numb
     ports: service.ports,
     ...mounts,
     binds: service.secrets.length === 0 ? mounts.binds : [...mounts.binds, ...secretBinds(record, name, service.secrets)],
-    ...servicePosture(),
+    ...servicePosture(service, ground),
     mem_limit: service.mem_limit,
     cpus: service.cpus,
     pids_limit: service.pids_limit,

@@ -2,7 +2,9 @@
  * The posture of every container, in one place. Pure: nothing is read, nothing is decided elsewhere.
  * Values and their sources: docs/security.md; the same posture on an old engine as on a new one, so nothing is left to the engine's defaults.
  */
+import type { Hardening, Workload } from '../spec/model.ts'
 import type { ContainerSpec } from './ports.ts'
+import { STRICT_SECCOMP } from './seccomp.ts'
 
 type Posture = Pick<
   ContainerSpec,
@@ -17,7 +19,13 @@ type Posture = Pick<
   | 'ulimits'
   | 'oom_score_adj'
   | 'init'
+  | 'apparmor'
+  | 'runtime'
+  | 'shm_size'
 >
+
+/** Profiles of the file by path: they are read on the machine that has them, and kept in the record. */
+export type SeccompProfiles = { readonly [path: string]: string }
 
 /** The newest engine's list: older ones lack powercap (GHSA-jq35-85cj-fj4p), interrupts and thermal_throttle (GHSA-6fw5-f8r9-fgfm). */
 const MASKED_PATHS: readonly string[] = [
@@ -34,6 +42,9 @@ const MASKED_PATHS: readonly string[] = [
   '/sys/devices/virtual/powercap',
   '/sys/firmware',
 ]
+/** The engine masks those of its own processors (GHSA-6fw5-f8r9-fgfm); a path that is not there costs nothing. */
+const thermal = (cpus: number): readonly string[] =>
+  Array.from({ length: cpus }, (_, cpu) => `/sys/devices/system/cpu/cpu${cpu}/thermal_throttle`)
 const READONLY_PATHS: readonly string[] = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
 
 /** No core files, and so many open files. */
@@ -55,26 +66,75 @@ const LOCKED_DOWN: Omit<Posture, 'seccomp' | 'oom_score_adj'> = {
   init: true,
 }
 
-/** Agents die before anything that they depend on: +500. */
-export const agentPosture = (seccomp: string): Posture => ({ ...LOCKED_DOWN, seccomp, oom_score_adj: 500 })
+/** Where the container is made: processors of the engine's machine, profiles of the file. */
+export interface Ground {
+  readonly seccomp: string
+  readonly cpus: number
+  readonly profiles: SeccompProfiles
+}
 
-/** Our own parts; `network` false: no sysctls of a network they do not have. `forwards` never: a part on two networks must not route between them. */
-export const trustedPosture = (seccomp: string, network: boolean): Posture => ({
-  ...LOCKED_DOWN,
+/** Agents die before anything that they depend on: +500. */
+export const agentPosture = ({ hardening }: Pick<Workload, 'hardening'>, ground: Ground): Posture =>
+  changed({ ...lockedDown(ground.cpus), seccomp: ground.seccomp, oom_score_adj: 500 }, hardening, ground)
+
+/** Our own parts; `network` false: no sysctls of a network they do not have. A part on two networks must not route between them. */
+export const trustedPosture = (seccomp: string, network: boolean, cpus: number): Posture => ({
+  ...lockedDown(cpus),
   seccomp,
   oom_score_adj: 0,
   sysctls: network ? { ...LOCKED_DOWN.sysctls, 'net.ipv4.ip_forward': '0' } : {},
 })
 
 /** Services are the user's own images, which often start as root and write to their root file system: what Compose gives, with limits and no new privileges. */
-export const servicePosture = (): Posture => ({
-  ...LOCKED_DOWN,
-  read_only: false,
-  cap_drop: [],
-  no_new_privileges: true,
-  seccomp: null,
-  masked_paths: MASKED_PATHS,
-  sysctls: {},
-  ulimits: [{ name: 'core', soft: 0, hard: 0 }],
-  oom_score_adj: 100,
-})
+export const servicePosture = ({ hardening }: Pick<Workload, 'hardening'>, ground: Ground): Posture =>
+  changed(
+    {
+      ...lockedDown(ground.cpus),
+      read_only: false,
+      cap_drop: [],
+      no_new_privileges: true,
+      seccomp: null,
+      sysctls: {},
+      ulimits: [{ name: 'core', soft: 0, hard: 0 }],
+      oom_score_adj: 100,
+    },
+    hardening,
+    ground,
+  )
+
+const lockedDown = (cpus: number): typeof LOCKED_DOWN => ({ ...LOCKED_DOWN, masked_paths: [...MASKED_PATHS, ...thermal(cpus)] })
+
+/** What the file says about it, over what it would be. */
+function changed(posture: Posture, hardening: Hardening | undefined, { seccomp, profiles }: Ground): Posture {
+  if (hardening === undefined) return posture
+  const { cap_add = [], cap_drop = [], apparmor, runtime, shm_size, sysctls = {}, ulimits: limits = {} } = hardening
+  return {
+    ...posture,
+    cap_add,
+    cap_drop: posture.cap_drop.includes('ALL') || cap_drop.includes('ALL') ? ['ALL'] : cap_drop,
+    read_only: hardening.read_only ?? posture.read_only,
+    no_new_privileges: hardening.no_new_privileges ?? posture.no_new_privileges,
+    init: hardening.init ?? posture.init,
+    seccomp: hardening.seccomp === undefined ? posture.seccomp : profileOf(hardening.seccomp, seccomp, profiles),
+    sysctls: { ...posture.sysctls, ...sysctls },
+    ulimits: merged(posture.ulimits, limits),
+    ...(apparmor === undefined ? {} : { apparmor }),
+    ...(runtime === undefined ? {} : { runtime }),
+    ...(shm_size === undefined ? {} : { shm_size }),
+  }
+}
+
+function profileOf(choice: NonNullable<Hardening['seccomp']>, seccomp: string, profiles: SeccompProfiles): string {
+  if (choice === 'default') return seccomp
+  if (choice === 'strict') return STRICT_SECCOMP
+  const profile = profiles[choice.path]
+  // The record that names it has it; without it nothing may start with less.
+  if (profile === undefined) throw new Error(`the record has no seccomp profile ${choice.path}`)
+  return profile
+}
+
+function merged(base: Posture['ulimits'], limits: NonNullable<Hardening['ulimits']>): Posture['ulimits'] {
+  const all = new Map(base.map((limit) => [limit.name, limit]))
+  for (const [name, { soft, hard }] of Object.entries(limits)) all.set(name, { name, soft, hard })
+  return [...all.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
+}

@@ -3,7 +3,7 @@ import type { Diagnostic, Place } from '../spec/diagnostic.ts'
 import { knownKey, looksSecret } from '../spec/known-keys.ts'
 import type { Project, Workload } from '../spec/model.ts'
 import type { Image } from './ports.ts'
-import { placeOf } from './preflight.ts'
+import { placeOf } from './places.ts'
 
 export interface ImageFacts extends Image {
   /** What made each layer, as the engine tells it. */

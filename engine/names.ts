@@ -5,6 +5,9 @@ import { hashOf } from './canonical.ts'
 export type Kind = 'agent' | 'service' | 'gateway' | 'egress' | 'controller' | 'broker' | 'secrets'
 export type TrustedKind = Exclude<Kind, 'agent' | 'service'>
 
+/** Kind of what reads in the namespaces of a replica; nobody counts it. */
+export const PROBE = 'probe'
+
 export const LABEL = {
   project: 'agentctl.project',
   kind: 'agentctl.kind',
@@ -83,6 +86,8 @@ export const queueName = (agent: string): string => agent
 export const queuePrefix = (project: string): string => `{agentctl:${project}}`
 /** Of a gateway among several. `peers`: URLs of the others, which only the first is told. */
 export const SHARD_ENV = { shard: 'AGENTCTL_SHARD', peers: 'AGENTCTL_PEERS' } as const
+/** The gateway gives work to those replicas alone whose posture the controller has proved. */
+export const GUARD_ENV = 'AGENTCTL_GUARDED'
 /** What a gateway calls its project in the broker: each has keys of its own. */
 export const shardProject = (project: string, shard: number): string => (shard === 1 ? project : `${project}:${shard}`)
 export const shardState = (state: string, shard: number): string => (shard === 1 ? state : `${state}/shard-${shard}`)

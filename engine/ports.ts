@@ -112,6 +112,12 @@ export interface ContainerSpec {
   readonly no_new_privileges: boolean
   /** Seccomp profile as JSON text; null: the engine's default (services only). */
   readonly seccomp: string | null
+  /** A profile that the machine has loaded. Absent: the engine's own, where the kernel has AppArmor. */
+  readonly apparmor?: string
+  /** OCI runtime. Absent: the engine's default. */
+  readonly runtime?: string
+  /** Bytes of /dev/shm. Absent: SHM_SIZE. */
+  readonly shm_size?: number
   readonly masked_paths: readonly string[] | null
   readonly readonly_paths: readonly string[] | null
   readonly sysctls: { readonly [name: string]: string }
@@ -126,12 +132,21 @@ export interface ContainerSpec {
 
 /** One event of the engine that matters here. */
 export interface EngineEvent {
-  readonly action: 'create' | 'start' | 'die' | 'destroy' | 'healthy' | 'unhealthy' | 'oom' | 'connect' | 'disconnect' | 'rename'
+  readonly action: 'create' | 'start' | 'die' | 'destroy' | 'healthy' | 'unhealthy' | 'oom' | 'update' | 'disconnect' | 'rename'
   readonly container: string
   readonly name: string
   readonly labels: { readonly [name: string]: string }
   readonly exit_code: number | null
   readonly time_ms: number
+}
+
+/** Docker's own default, said aloud: a daemon may be configured with another. */
+export const SHM_SIZE = 67_108_864
+
+/** A container joined or left a network: of any project, since the engine tells only ids. */
+export interface NetworkEvent {
+  readonly container: string
+  readonly network: string
 }
 
 export interface ExecResult {
@@ -175,10 +190,13 @@ export interface ContainerRuntime {
   stop(container: string, grace_s: number, signal?: AbortSignal): Promise<void>
   /** Force; also its anonymous volumes. Missing is fine. */
   remove(container: string, signal?: AbortSignal): Promise<void>
+  /** Runs a command of another image in the PID and network namespaces of that container, without any power of its own: what it printed. */
+  join(container: string, reader: Reader, signal?: AbortSignal): Promise<Buffer>
   /** Raw inspect of the engine, for proofs and tests. */
   inspect(container: string, signal?: AbortSignal): Promise<unknown>
   /** Events from `since` (unix seconds, may be fractional) on, until the signal aborts or the engine goes (throws). */
   events(project: string, since: number, signal: AbortSignal): AsyncIterable<EngineEvent>
+  networkEvents(since: number, signal: AbortSignal): AsyncIterable<NetworkEvent>
   /** Frames of stdout and stderr. */
   logs(
     container: string,
@@ -213,6 +231,14 @@ export interface ContainerRuntime {
   ): Promise<string>
   importImage(tar: NodeJS.ReadableStream, reference: string, signal?: AbortSignal): Promise<void>
   tagImage(id: string, reference: string, signal?: AbortSignal): Promise<void>
+}
+
+export interface Reader {
+  readonly image: string
+  readonly command: readonly string[]
+  readonly user: string
+  readonly seccomp: string
+  readonly labels: { readonly [name: string]: string }
 }
 
 export interface ExecStream {

@@ -5,9 +5,12 @@ import type { Diagnostic, Place } from '../spec/diagnostic.ts'
 import { forbiddenHostPath } from '../spec/host-paths.ts'
 import type { Project } from '../spec/model.ts'
 import { DEFAULTS } from '../spec/model.ts'
+import { placeOf, type Problem } from './places.ts'
 
 export interface PreflightOptions {
   readonly places: ReadonlyMap<string, Place>
+  /** Of this machine, as proc(5) has it. */
+  readonly mountinfo?: string
   /** false: the engine is on another machine, whose files cannot be looked at. */
   readonly local: boolean
 }
@@ -25,7 +28,8 @@ export function preflight(project: Project, options: PreflightOptions): readonly
     for (const [index, mount] of agent.mounts.entries()) {
       if (mount.type !== 'bind') continue
       const [key, what] = [`agents.${agent.name}.mounts.${index}`, `bind source of agent "${agent.name}"`]
-      if (checkReadable(mount.source, key, what, uid, gid, problem)) checkAllowed(mount.source, key, what, problem)
+      if (!checkReadable(mount.source, key, what, uid, gid, problem)) continue
+      if (checkAllowed(mount.source, key, what, problem) && mount.read_only) checkWhole(mount.source, key, what, options.mountinfo, problem)
     }
     if (agent.handler.kind === 'module') {
       const key = `agents.${agent.name}.handler`
@@ -44,17 +48,6 @@ export function preflight(project: Project, options: PreflightOptions): readonly
     }
   }
   return diagnostics
-}
-
-type Problem = (code: Diagnostic['code'], key: string, message: string, help: string) => void
-
-/** The nearest place that the loader knows: of the key itself or of what encloses it. */
-export function placeOf(places: ReadonlyMap<string, Place>, key: string): Place | null {
-  for (let path = key; path !== ''; path = path.slice(0, Math.max(0, path.lastIndexOf('.')))) {
-    const place = places.get(path)
-    if (place !== undefined) return place
-  }
-  return null
 }
 
 function exists(path: string, key: string, what: string, problem: Problem): Stats | null {
@@ -84,16 +77,33 @@ function checkReadable(path: string, key: string, what: string, uid: number, gid
 }
 
 /** The file's own path was looked at by the loader; behind it may be a link to anywhere. */
-function checkAllowed(path: string, key: string, what: string, problem: Problem): void {
+function checkAllowed(path: string, key: string, what: string, problem: Problem): boolean {
   const real = realpathSync(path)
   const why = forbiddenHostPath(real)
-  if (why === null) return
+  if (why === null) return true
   problem(
     'AG3001',
     key,
     `${what} ${path}${real === path ? '' : ` leads to ${real}, which`} must not be given to an agent: ${why}`,
     'Bind a folder of the project, or copy the data into a volume with `agentctl cp`.',
   )
+  return false
+}
+
+/** What is mounted below a read-only source does not come along: there it could be written (create-body.ts). */
+function checkWhole(path: string, key: string, what: string, mountinfo: string | undefined, problem: Problem): void {
+  const real = realpathSync(path)
+  const below = (mountinfo ?? '')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '')
+    .find((target) => target.startsWith(`${real}/`))
+  if (below !== undefined)
+    problem(
+      'AG3002',
+      key,
+      `${what} ${path} has another file system mounted below it, at ${below}, which the agent would not see`,
+      'Bind that folder by itself as well, to a target of its own.',
+    )
 }
 
 export const reason = (error: unknown): string => {

@@ -1,6 +1,6 @@
 /** What runs, from labels and the gateway's word: works without the file. */
 import { openControl } from './control.ts'
-import { LABEL } from './names.ts'
+import { LABEL, PROBE } from './names.ts'
 import { kindOf, replicaOf } from './observe.ts'
 import type { ContainerRuntime, ObservedContainer } from './ports.ts'
 import type { PsContainer, PsView } from './progress.ts'
@@ -12,7 +12,8 @@ const GATEWAY_MS = 3_000
 const ORDER = ['agent', 'service', 'gateway', 'broker', 'egress', 'controller', 'secrets']
 
 export async function ps(ctx: { readonly runtime: ContainerRuntime; readonly signal: AbortSignal }, project: string): Promise<PsView> {
-  const observed = await ctx.runtime.containers(project, ctx.signal)
+  // A probe is there for half a second.
+  const observed = (await ctx.runtime.containers(project, ctx.signal)).filter((container) => kindOf(container) !== PROBE)
   const gatewayRuns = observed.some((container) => kindOf(container) === 'gateway' && container.status === 'running')
   const [replicas, started] = await Promise.all([
     gatewayRuns ? replicasOf(ctx.runtime, project, ctx.signal) : null,

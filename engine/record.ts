@@ -20,6 +20,10 @@ export interface ProjectRecord {
   readonly data_root: string
   /** The engine's socket on its own machine, for the controller. */
   readonly engine_socket: string
+  /** Processors of the engine's machine: each has files of its own that are masked. */
+  readonly cpus?: number
+  /** Seccomp profiles that the file names, by path: the controller makes the same containers without the file. */
+  readonly seccomp_profiles?: { readonly [path: string]: string }
   /** network (short name) → subnet, chosen once. */
   readonly subnets: { readonly [network: string]: string }
 }

@@ -6,6 +6,7 @@ import {
   CONTROL_ENV,
   gatewayDoor,
   gatewayHost,
+  GUARD_ENV,
   HOST,
   LABEL,
   networkName,
@@ -33,6 +34,8 @@ export interface TrustedFacts {
   /** Where the engine's socket lies on its own machine. */
   readonly engineSocket: string
   readonly subnets: { readonly [network: string]: string }
+  /** Processors of the engine's machine. */
+  readonly cpus: number
   /** The address of a broker that the project brings along; null: we run one. */
   readonly brokerUrl: string | null
   readonly durability: 'none' | 'normal' | 'strict'
@@ -81,7 +84,7 @@ function base(facts: TrustedFacts, kind: TrustedKind, network: boolean, replica 
     binds: [],
     volumes: [],
     tmpfs: [{ target: '/tmp', size: 16 * MIB, exec: false, mode: 0o1777 }],
-    ...trustedPosture(facts.seccomp, network),
+    ...trustedPosture(facts.seccomp, network, facts.cpus),
     mem_limit: 256 * MIB,
     cpus: 1,
     pids_limit: 128,
@@ -167,6 +170,7 @@ function gatewayEnvironment({ project, brokerUrl, gateways }: TrustedFacts, repl
   const peers = others(gateways).map((other) => `http://${gatewayDoor(other)}:${GATEWAY_PORT}`)
   return {
     AGENTCTL_PROJECT: project,
+    [GUARD_ENV]: '1',
     // A broker of the user's own: another address is another gateway, which connects anew.
     ...(brokerUrl === null ? {} : { AGENTCTL_BROKER_URL: brokerUrl }),
     ...(gateways === 1 ? {} : { [SHARD_ENV.shard]: String(replica) }),

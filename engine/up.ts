@@ -7,15 +7,19 @@ import { networkNames } from './desired.ts'
 import { DiagnosticsError } from './errors.ts'
 import { requireIdle } from './far-broker.ts'
 import { requireFinished } from './gateways.ts'
+import type { SeccompProfiles } from './harden.ts'
 import { requirePorts } from './host-ports.ts'
 import { type ImageFacts, imageSecrets } from './image-secrets.ts'
 import { readRecord as fetchRecord } from './lock.ts'
+import { looseningsOf } from './loosening.ts'
 import { LABEL, networkName, trustedName } from './names.ts'
 import { groupOf, type Observed, observe } from './observe.ts'
 import type { Plan } from './plan.ts'
 import type { EngineInfo, ObservedNetwork } from './ports.ts'
 import { preflight } from './preflight.ts'
+import { requirements } from './requirements.ts'
 import { overrides, type ProjectRecord, RECORD_VERSION } from './record.ts'
+import { seccompProfiles } from './seccomp-files.ts'
 import { readSources } from './secrets/sources.ts'
 import { allocateSubnets, hostRoutes } from './subnets.ts'
 
@@ -52,15 +56,17 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   ])
   const places = options.places ?? new Map<string, Place>()
   const note = (message: string): void => ctx.emit({ kind: 'note', message })
-  const host = preflight(project, { places, local: isLocal(info) })
+  const mountinfo = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
+  const host = preflight(project, { places, local: isLocal(info), mountinfo })
+  const seccomp = seccompProfiles(project, places)
   const secrets = await readSources(project, { environment: ctx.environment, places, signal, note })
   ctx.learn?.(Object.fromEntries(Object.entries(secrets.values).map(([name, value]) => [name, Buffer.from(value, 'base64')])))
-  const problems = [...host, ...secrets.diagnostics]
+  const problems = [...host, ...seccomp.diagnostics, ...secrets.diagnostics, ...requirements(project, info, places)]
   if (problems.length > 0) throw new DiagnosticsError(problems)
   const missing = networkNames(project).some((short) => !observed.networks.some((it) => it.name === networkName(project.name, short)))
   const taken = missing ? await takenSubnets(await networks, project, info) : []
   const compose = (previous: ProjectRecord | null, seen: Observed, used: readonly string[] = taken): ProjectRecord =>
-    nextRecord(ctx, project, options, info, images, previous, seen, used)
+    nextRecord(ctx, project, options, info, images, previous, seen, used, seccomp.profiles)
   if (previous !== null) await requireFinished(runtime, project.name, gatewaysOf(previous.project), gatewaysOf(project), signal)
   if (previous !== null && isRunning(observed, trustedName(project.name, 'gateway'))) {
     await requireIdle(runtime, project.name, previous.project.broker ?? DEFAULT_BROKER, project.broker, note, signal)
@@ -71,6 +77,7 @@ export async function prepareUp(ctx: VerbContext, project: Project, options: UpO
   if (isLocal(info)) await requirePorts(draft.plan, draft.desired, observed)
   return {
     plan: draft.plan,
+    loosenings: looseningsOf(project),
     apply: async () => {
       if (draft.plan.steps.length === 0) return DONE
       const ours = oursToFind(draft.plan, images, observed)
@@ -153,6 +160,7 @@ function nextRecord(
   previous: ProjectRecord | null,
   observed: Observed,
   taken: readonly string[],
+  profiles: SeccompProfiles,
 ): ProjectRecord {
   const names = networkNames(project)
   const existing = Object.fromEntries(
@@ -181,6 +189,8 @@ function nextRecord(
     images,
     data_root: info.data_root,
     engine_socket: engineSocket(info),
+    cpus: info.cpus,
+    ...(Object.keys(profiles).length === 0 ? {} : { seccomp_profiles: profiles }),
     subnets,
   }
 }

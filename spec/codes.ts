@@ -38,6 +38,12 @@ export const CODES = {
     title: 'An egress rule would allow too much',
     fix: 'Name the hosts and networks that the agent needs; "*", wildcards over a whole top-level domain and wide ranges are refused.',
   },
+  AG3005: {
+    title: 'The engine does not have what the file asks for',
+    fix: 'Install or register it on the machine of the engine, or remove the key.',
+  },
+  AG3006: { title: 'What runs is not what was declared', fix: 'See `agentctl audit`; the controller makes such a replica anew.' },
+  AG3007: { title: 'A seccomp profile cannot be used', fix: 'Write it in the JSON of the engine, with a default action that refuses.' },
   AG3010: {
     title: 'A secret stands where others can read it',
     fix: 'Take it out of the environment, command, label or image, and deliver it by `secrets`: a file at /run/secrets.',

@@ -5,6 +5,7 @@ import type {
   BrokerSettings,
   EgressPolicy,
   EgressRule,
+  Hardening,
   Healthcheck,
   Mount,
   Pipeline,
@@ -88,6 +89,21 @@ function workloadView(workload: Workload): { readonly [key: string]: unknown } {
     mem_limit: workload.mem_limit,
     cpus: workload.cpus,
     pids_limit: workload.pids_limit,
+    ...(workload.hardening === undefined ? {} : hardeningView(workload.hardening)),
+  }
+}
+
+function hardeningView({ seccomp, apparmor, no_new_privileges, ...rest }: Hardening): { readonly [key: string]: unknown } {
+  const options = [
+    ...(seccomp === undefined ? [] : [`seccomp=${typeof seccomp === 'string' ? seccomp : text(seccomp.path)}`]),
+    ...(apparmor === undefined ? [] : [`apparmor=${text(apparmor)}`]),
+    ...(no_new_privileges === undefined ? [] : [`no-new-privileges:${no_new_privileges}`]),
+  ]
+  return {
+    ...rest,
+    ...(rest.runtime === undefined ? {} : { runtime: text(rest.runtime) }),
+    ...(rest.sysctls === undefined ? {} : { sysctls: map(rest.sysctls, text) }),
+    ...(options.length === 0 ? {} : { security_opt: options }),
   }
 }
 

@@ -16,6 +16,10 @@ const CLOSED = [
 ] as const
 /** A folder below is fine: the checkout of a user who is root. */
 const ROOT_HOME = '/root'
+/** Those of CIS 5.5 that may hold a project: they themselves, and what contains them, are not for an agent. */
+const SYSTEM = ['/bin', '/lib', '/lib64', '/sbin', '/usr', '/var', '/var/log'] as const
+/** Where people keep keys. */
+const CREDENTIALS = /^\.(ssh|gnupg|aws|azure|kube|docker|netrc|password-store|git-credentials)$/
 const SOCKET = /^(docker|podman|containerd|crio)\.sock$/
 
 const contains = (outer: string, inner: string): boolean => outer === inner || inner.startsWith(outer === '/' ? '/' : `${outer}/`)
@@ -30,5 +34,8 @@ export function forbiddenHostPath(path: string): string | null {
     if (contains(closed, at)) return `it lies in ${closed}, which belongs to the host's system`
     if (contains(at, closed)) return `it contains ${closed}, which belongs to the host's system`
   }
+  const key = at.split('/').find((part) => CREDENTIALS.test(part))
+  if (key !== undefined) return `"${key}" holds credentials of the host's user`
+  if (SYSTEM.some((path) => path === at)) return `${at} belongs to the host's system`
   return contains(at, ROOT_HOME) ? `${ROOT_HOME} is the home of the host's administrator` : null
 }

@@ -38,6 +38,25 @@ export interface PortMapping {
   readonly protocol: 'tcp' | 'udp'
 }
 
+/** `default` and `strict`: ours. */
+export type SeccompChoice = 'default' | 'strict' | { /** absolute */ readonly path: string }
+
+/** What the file changes of a posture, under Compose's names. A key that is absent: as engine/harden.ts has it. */
+export interface Hardening {
+  /** Capabilities without CAP_, sorted. */
+  readonly cap_add?: readonly string[]
+  readonly cap_drop?: readonly string[]
+  readonly no_new_privileges?: boolean
+  readonly seccomp?: SeccompChoice
+  readonly apparmor?: string
+  readonly read_only?: boolean
+  readonly ulimits?: { readonly [name: string]: { readonly soft: number; readonly hard: number } }
+  readonly shm_size?: number
+  readonly init?: boolean
+  readonly runtime?: string
+  readonly sysctls?: { readonly [name: string]: string }
+}
+
 /** What agents and services have in common (Compose's keys). */
 export interface Workload {
   readonly name: string
@@ -58,6 +77,8 @@ export interface Workload {
   readonly working_dir: string | null
   readonly labels: { readonly [name: string]: string }
   readonly secrets: readonly SecretUse[]
+  /** Absent: nothing is changed. */
+  readonly hardening?: Hardening
 }
 
 export type Handler =

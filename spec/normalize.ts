@@ -5,6 +5,7 @@ import { DEFAULTS, MAX_GATEWAYS } from './model.ts'
 import { artifactsOf, brokerOf } from './broker.ts'
 import { type Context, names, pathOf } from './context.ts'
 import { egressOf } from './egress.ts'
+import { hardeningOf } from './hardening.ts'
 import { mountsOf, portsOf } from './mounts.ts'
 import { pipelineOf } from './pipeline.ts'
 import { secretOf, secretsOf } from './secrets.ts'
@@ -72,8 +73,10 @@ function agentOf(name: string, node: MapNode, at: string, context: Context): Age
   const egress = list('egress')
   const timeout = child(node, 'ready_timeout')
   const role = textOf(child(node, 'role'))
+  const hardening = hardeningOf(node, 'agents', name, context)
   return {
     ...common,
+    ...(hardening === undefined ? {} : { hardening }),
     // Docker puts a bare uid into group 0.
     user: userOf(child(node, 'user')) ?? DEFAULTS.agent.user,
     mounts: mountsOf(node, at, context),
@@ -106,8 +109,10 @@ function handlerOf(node: Node | undefined, image: string | null, context: Contex
 
 function serviceOf(name: string, node: MapNode, at: string, context: Context): Service {
   const user = child(node, 'user')
+  const hardening = hardeningOf(node, 'services', name, context)
   return {
     ...workload(name, node, at, context, DEFAULTS.service),
+    ...(hardening === undefined ? {} : { hardening }),
     user: textOf(user) === '' ? null : textOf(user),
     mounts: mountsOf(node, at, context),
     secrets: secretsOf(node, at, context),

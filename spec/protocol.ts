@@ -406,6 +406,14 @@ export interface ReplicaView {
   readonly tasks: number
   /** Why it is to be replaced: the controller restarts it, and its next session clears this. Absent: it is well. */
   readonly stalled?: string
+  /** The controller has not (yet) found its container as it was declared: it gets no work. */
+  readonly unproved?: true
+}
+/** POST /v1/replicas/proofs: what the controller found. */
+export interface Proof {
+  readonly agent: string
+  readonly replica: number
+  readonly proved: boolean
 }
 /** One line of GET /v1/runs/RUN/events (JSON Lines): progress and transitions, for `run` without --detach and `runs logs`. */
 export interface RunEvent {

@@ -1,6 +1,7 @@
 /** Applies a plan and tells what came of it, for every verb that changes a project. */
 import { CODES, type Code } from '../../spec/codes.ts'
 import { EXIT } from '../errors.ts'
+import { renderLoosenings } from '../loosening.ts'
 import { LABEL } from '../names.ts'
 import { planView, renderPlan } from '../plan-text.ts'
 import type { Outcome, StepFailure } from '../progress.ts'
@@ -26,8 +27,9 @@ export interface Applied {
   readonly view: ChangeView
 }
 
-export async function showPlan(session: Session, { plan }: Prepared): Promise<void> {
-  await session.out.print(planView(plan), () => renderPlan(plan))
+export async function showPlan(session: Session, { plan, loosenings = [] }: Prepared): Promise<void> {
+  const view = { ...planView(plan), ...(loosenings.length === 0 ? {} : { loosenings }) }
+  await session.out.print(view, () => [renderPlan(plan), ...renderLoosenings(loosenings)].join('\n'))
 }
 
 /** Text: progress and a closing line on stderr; the view is left to the verb. */

@@ -169,6 +169,12 @@ export const HELP: { readonly [verb: string]: HelpText } = {
       'curl --unix-socket ./agentctl.sock http://localhost/v1/runs',
     ],
   },
+  audit: {
+    summary: 'Show every security control of what runs, declared and effective',
+    detail:
+      'Asks the engine about each container, and the kernel in the namespaces of each replica. With the ids of the CIS Docker Benchmark and of the Pod Security Standards. Exit 1 when something is not as it was declared; what the file loosens is shown, and is no finding.',
+    examples: ['agentctl audit', 'agentctl audit coder', 'agentctl audit --format json'],
+  },
   doctor: {
     summary: 'Check this machine: engine, limits, disk, images, Node',
     detail: 'Each finding that matters comes with a remedy. Exit 1 when something must be mended.',

@@ -229,6 +229,11 @@ const VERBS: readonly VerbSpec[] = [
         .option('--port [address:port]', 'a port on a loopback address (default: 127.0.0.1 and any free port)')
         .option('--token-file <path>', 'with --port: the token is read from this file, or written there if there is none'),
   },
+  {
+    name: 'audit',
+    run: async () => (await import('./verbs/audit.ts')).audit,
+    define: (it) => it.argument('[agent...]', 'agents, services, or parts of ours such as agentctl-gateway (default: all)'),
+  },
   { name: 'doctor', run: async () => (await import('./verbs/doctor.ts')).doctor },
   {
     name: 'conformance',
@@ -251,7 +256,7 @@ const VERBS: readonly VerbSpec[] = [
 ]
 
 /** Promised by the design, built by later versions. */
-const LATER = ['trace', 'audit', 'reach'] as const
+const LATER = ['trace', 'reach'] as const
 
 export function makeProgram(choose: Choose): Command {
   const program = addGlobals(new Command('agentctl'), { hidden: false, shortFile: true })

@@ -10,6 +10,7 @@ import {
   type DeadLetterSummary,
   type Explanation,
   type Json,
+  type Proof,
   type ReplicaView,
   type RunExplanation,
   type RunEvent,
@@ -166,12 +167,25 @@ export class ControlClient {
 
   /** With `connected` and `wait_ms`: held until all of these have a session. */
   async replicas(
-    options: { readonly wait_ms?: number; readonly connected?: readonly { readonly agent: string; readonly replica: number }[] } = {},
+    options: {
+      readonly wait_ms?: number
+      readonly connected?: readonly { readonly agent: string; readonly replica: number }[]
+      readonly unproved?: true
+    } = {},
   ): Promise<readonly ReplicaView[]> {
-    const { wait_ms, connected } = options
+    const { wait_ms, connected, unproved } = options
     const wanted = connected?.map((it) => `${it.agent}:${it.replica}`).join(',')
-    return (await this.#get<{ replicas: readonly ReplicaView[] }>(path('replicas') + query({ wait_ms, connected: wanted }), wait_ms))
-      .replicas
+    return (
+      await this.#get<{ replicas: readonly ReplicaView[] }>(
+        path('replicas') + query({ wait_ms, connected: wanted, unproved: unproved === true ? 1 : undefined }),
+        wait_ms,
+      )
+    ).replicas
+  }
+
+  /** For the controller: which replicas were found as they were declared. */
+  async prove(proofs: readonly Proof[]): Promise<void> {
+    await this.#post(path('replicas', 'proofs'), { proofs })
   }
 
   /** OTLP/HTTP bytes for the project's receiver. */

@@ -1,14 +1,17 @@
 /** Keeps the recorded state true: follows the engine's events, looks at everything now and then, repairs, stands back under a verb's lock. */
 import { readFile, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { LABEL, PATHS } from '../names.ts'
+import { takeLock } from '../lock.ts'
+import { LABEL, PATHS, PROBE } from '../names.ts'
 import type { ContainerRuntime } from '../ports.ts'
 import type { ProgressEvent } from '../progress.ts'
 import { openControl } from '../control.ts'
+import { AgentctlError } from '../errors.ts'
 import type { ProjectRecord } from '../record.ts'
 import { Redactor } from '../redact.ts'
 import { repair } from '../repair.ts'
 import { Backoff, MAX_MS, MAX_OWN_MS } from './backoff.ts'
+import { Proving } from './proving.ts'
 import { watchStalled } from './stalled.ts'
 
 /** Slow look at everything, for what no event told (a lost stream). */
@@ -47,6 +50,8 @@ export async function runController(options: ControllerOptions): Promise<void> {
     while (!signal.aborted) {
       try {
         for await (const event of runtime.events(project, Date.now() / 1000 - 1, signal)) {
+          if (event.labels[LABEL.kind] === PROBE) continue
+          proving.event(event)
           if (event.action === 'start') backoff.started(event.name, event.time_ms)
           if (event.action === 'die') backoff.died(event.name, event.time_ms, isOwn(event.labels) ? MAX_OWN_MS : MAX_MS)
           if (['die', 'destroy', 'unhealthy', 'disconnect'].includes(event.action)) {
@@ -84,7 +89,18 @@ export async function runController(options: ControllerOptions): Promise<void> {
 
   const readRecord = (): Promise<string> => readFile(options.recordPath ?? PATHS.record, 'utf8')
   const control = await openControl(runtime, project, signal, { retry_ms: 0 })
+  const proving = new Proving({
+    runtime,
+    project,
+    control,
+    record: () => readRecord().catch(() => null),
+    locked: (act) => underLock(runtime, project, signal, act),
+    log,
+    signal,
+  })
   void follow()
+  void followNetworks(runtime, proving, signal)
+  void proving.run()
   void alive()
   void watchStalled({
     runtime,
@@ -130,6 +146,33 @@ export async function runController(options: ControllerOptions): Promise<void> {
     const held = backoff.next(Date.now())
     const retry = failures === 0 ? LOOK_MS : BUSY_MS * 2 ** (failures - 1)
     await Promise.race([pause(Math.min(LOOK_MS, retry, held === null ? LOOK_MS : held - Date.now() + 10)), woken])
+  }
+}
+
+/** false: a verb has the lock. */
+async function underLock(runtime: ContainerRuntime, project: string, signal: AbortSignal, act: () => Promise<void>): Promise<boolean> {
+  try {
+    const lock = await takeLock(runtime, project, { timeout_ms: 0, signal })
+    try {
+      await act()
+    } finally {
+      lock.release()
+    }
+    return true
+  } catch (error) {
+    if (error instanceof AgentctlError && error.code === 'AG4011') return false
+    throw error
+  }
+}
+
+async function followNetworks(runtime: ContainerRuntime, proving: Proving, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      for await (const { container } of runtime.networkEvents(Date.now() / 1000 - 1, signal)) proving.network(container)
+    } catch {
+      // The stream of containers says that the engine went.
+    }
+    await sleep(1_000, undefined, { signal }).catch(() => undefined)
   }
 }
 

@@ -249,7 +249,7 @@ export class Book {
 
   /** Slots of a replica that are free now: a task that waits for children holds none. */
   capacity(replica: Replica): number {
-    if (replica.stalled !== null) return 0
+    if (replica.stalled !== null || !replica.proved) return 0
     return this.#slots(replica.agent) - (replica.leases.size - replica.parked) - replica.fetching
   }
 

@@ -26,6 +26,8 @@ export interface DispatcherOptions {
   readonly ended: (task: Task, status: WorkStatus) => void
   /** Is this replica still to be there? False: it was scaled away or stopped on purpose. */
   readonly wanted: (agent: string, replica: number) => Promise<boolean>
+  /** Only replicas that the controller has proved get work. */
+  readonly guarded?: boolean
   readonly log: Log
 }
 

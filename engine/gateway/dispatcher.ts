@@ -40,6 +40,7 @@ export class Dispatcher {
     this.replicas = new Replicas(
       (session, death) => this.#settling.sessionDied(session, death),
       () => !broker.connected,
+      options.guarded,
     )
     const book = new Book(
       key,
@@ -155,6 +156,11 @@ export class Dispatcher {
   found(task: Task): void {
     const { book } = this.#desk
     if (!book.tasks.has(task.id) && !book.hasEnded(task.id)) book.track(task)
+  }
+
+  /** What the controller found of a replica's posture. */
+  prove(agent: string, replica: number, proved: boolean): void {
+    if (this.replicas.prove({ agent, replica }, proved)) this.#dealing.deal(this.#desk.book.queue(agent))
   }
 
   /** What keeps a task that has not ended, most immediate first; empty: nothing is known of it. */

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connectBroker } from '../broker/bullmq.ts'
 import type { BrokerProblem } from '../broker/port.ts'
 import { startTelemetry, type Telemetry } from '../telemetry/setup.ts'
-import { SHARD_ENV } from '../names.ts'
+import { GUARD_ENV, SHARD_ENV } from '../names.ts'
 import { EGRESS_TRACES_URL } from '../otlp.ts'
 import { Redactor } from '../redact.ts'
 import { farBroker } from './far-broker.ts'
@@ -92,6 +92,7 @@ async function serve(): Promise<void> {
     ...(env['AGENTCTL_CONTROL'] === undefined ? {} : { controlSocket: env['AGENTCTL_CONTROL'] }),
     ...(env['AGENTCTL_MIN_FREE_BYTES'] === undefined ? {} : { limits: { minFreeBytes: Number(env['AGENTCTL_MIN_FREE_BYTES']) } }),
     ...(env['AGENTCTL_STATE'] === undefined ? {} : { stateDir: env['AGENTCTL_STATE'] }),
+    guarded: env[GUARD_ENV] === '1',
     ...(env['AGENTCTL_HOST'] === undefined ? {} : { host: env['AGENTCTL_HOST'] }),
     ...(env['AGENTCTL_PORT'] === undefined ? {} : { port: Number(env['AGENTCTL_PORT']) }),
   })

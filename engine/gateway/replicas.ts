@@ -34,6 +34,8 @@ export interface Replica {
   session: Session | null
   /** Its process is to be replaced: it gets no more work until it has another session. */
   stalled: { readonly session: string; readonly why: string } | null
+  /** Its posture is what was declared: without that it gets no work. Always so where nobody proves. */
+  proved: boolean
   /** The session before: a late request of it must not end the present one. */
   replaced: string | null
   /** Its holder without a session (curl); made at the first request of that kind. */
@@ -82,11 +84,14 @@ export class Replicas {
   readonly #away: () => boolean
   readonly #timer: NodeJS.Timeout
   readonly #watchers = new Set<() => void>()
+  /** Work is for those alone whose posture the controller has proved. */
+  readonly #guarded: boolean
   #looked = Date.now()
   #closing = false
 
   /** `away`: the broker is, so requests are not answered in time and silence proves nothing. */
-  constructor(died: (session: Session, death: Death) => void, away: () => boolean) {
+  constructor(died: (session: Session, death: Death) => void, away: () => boolean, guarded = false) {
+    this.#guarded = guarded
     this.#died = died
     this.#away = away
     this.#timer = setInterval(() => this.#look(), LOOK_MS)
@@ -106,6 +111,7 @@ export class Replicas {
       bytes: 0,
       session: null,
       stalled: null,
+      proved: !this.#guarded,
       replaced: null,
       sessionless: null,
     }
@@ -205,6 +211,8 @@ export class Replicas {
   #end(session: Session, death: Death): void {
     if (session.dead || this.#closing) return
     session.dead = true
+    // What comes next may be another container.
+    if (this.#guarded) session.replica.proved = false
     if (session.replica.session === session) session.replica.session = null
     // One connection may bring session after session: it must not remember them all.
     for (const socket of session.sockets) this.#sockets.get(socket)?.delete(session)
@@ -215,6 +223,14 @@ export class Replicas {
   /** Its process makes no progress: nothing more is given to it, and who looks at `views` replaces it. */
   stall({ id, replica }: Session, why: string): void {
     replica.stalled = { session: id, why }
+  }
+
+  /** What the controller found; before the replica's session too, which may come later. true: it may work now, and might not before. */
+  prove(identity: Identity, proved: boolean): boolean {
+    const replica = this.of(identity)
+    const isNews = proved && !replica.proved
+    replica.proved = proved || !this.#guarded
+    return isNews
   }
 
   connected(agent: string, replica: number): boolean {
@@ -236,6 +252,7 @@ export class Replicas {
         connected: this.connected(it.agent, it.replica),
         tasks: it.leases.size,
         ...(it.stalled === null ? {} : { stalled: it.stalled.why }),
+        ...(it.proved ? {} : { unproved: true as const }),
       }))
       .filter((it) => it.connected || it.tasks > 0)
       .sort((a, b) => (a.agent === b.agent ? a.replica - b.replica : a.agent < b.agent ? -1 : 1))

@@ -52,6 +52,8 @@ export interface GatewayOptions {
   /** A folder of its own that outlives it: archive, artifacts, witness. */
   readonly stateDir?: string
   readonly traces?: string
+  /** Only replicas that the controller has proved get work. */
+  readonly guarded?: boolean
   /** Tests: less is kept, and what is slow is cut sooner. */
   readonly limits?: RecordsOptions['limits']
   readonly pace?: Pace
@@ -108,6 +110,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const dispatcher: Dispatcher = new Dispatcher({
     broker,
     key,
+    guarded: options.guarded === true,
     tracing,
     events,
     log,

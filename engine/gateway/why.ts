@@ -61,6 +61,8 @@ async function inLine({ desk, limits }: Sources, task: Task): Promise<readonly R
   const say = (code: Reason['code'], message: string, ref: string): void => void reasons.push({ code, message, ref })
   const here = [...replicas.all()].filter((it) => it.agent === task.agent && replicas.connected(it.agent, it.replica))
   if (here.length === 0) say('no_replica', `no replica of "${task.agent}" is connected`, task.agent)
+  else if (here.every((it) => !it.proved))
+    say('no_replica', `no replica of "${task.agent}" has been proved to be as it was declared; see \`agentctl audit\``, task.agent)
   const until = broker.limitedUntil(task.agent)
   if (until > Date.now())
     say(

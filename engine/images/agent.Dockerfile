@@ -1,5 +1,7 @@
 ARG BASE
 FROM ${BASE}
+# The reader of the posture probe (engine/posture/probe.ts): nobody may read it, so its process is closed to others of its uid.
+RUN cp /bin/cat /opt/agentctl/probe && chmod 0711 /opt/agentctl/probe && echo '--- agentctl probe ---' > /opt/agentctl/mark
 COPY agent.mjs /opt/agentctl/agent.mjs
 # runc gives a tmpfs the mode of the folder below it, whatever mode was asked for, and root as its owner.
 RUN chmod 1777 /workspace

@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs'
 import type { Diagnostic, Place } from '../../spec/diagnostic.ts'
 import { DEFAULTS, type Project, type Secret, type Workload } from '../../spec/model.ts'
-import { placeOf, reason } from '../preflight.ts'
+import { placeOf } from '../places.ts'
+import { reason } from '../preflight.ts'
 import { formsOf, isWord } from '../redact.ts'
 import { runCommand } from './command.ts'
 

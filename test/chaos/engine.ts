@@ -23,6 +23,8 @@ export interface SecondEngine extends AsyncDisposable {
 export interface SecondEngineOptions {
   /** It is addressed by a TCP port of the loopback, as an engine on another machine is; what looks for its usual socket beside it finds that. */
   readonly tcp?: boolean
+  /** Further flags of dockerd's. */
+  readonly flags?: readonly string[]
 }
 
 /** Needs root and `dockerd`; throws with the reason when it does not come up. */
@@ -49,6 +51,7 @@ export async function secondEngine(options: SecondEngineOptions = {}): Promise<S
       join(folder, 'exec'),
       '--pidfile',
       join(folder, 'pid'),
+      ...(options.flags ?? []),
     ]
     // In a network namespace of its own: beside the machine's engine it would take away the default bridge and change its packet filter.
     const mounts = options.tcp === true ? `mount --make-rprivate / && mount --bind ${runFolder} /run; ` : ''

@@ -218,8 +218,15 @@ export const COMPONENTS: { readonly [name: string]: Schema } = {
     comment: orNull(string),
   }),
   Replica: object(
-    { agent: string, replica: count, connected: { type: 'boolean' }, tasks: count, stalled: text('Why it is to be replaced.') },
-    ['stalled'],
+    {
+      agent: string,
+      replica: count,
+      connected: { type: 'boolean' },
+      tasks: count,
+      stalled: text('Why it is to be replaced.'),
+      unproved: { type: 'boolean', description: 'Its container has not been found as it was declared: it gets no work.' },
+    },
+    ['stalled', 'unproved'],
   ),
 }
 

@@ -1,5 +1,5 @@
 /** The gateway itself: its health, its replicas, and what the controller and the CLI tell it. */
-import type { ReplicaView } from '../../../spec/protocol.ts'
+import type { Proof, ReplicaView } from '../../../spec/protocol.ts'
 import { readBody } from '../http.ts'
 import { type Call, type Kit, send, waitOf, wrong } from './call.ts'
 
@@ -27,6 +27,13 @@ export async function health(kit: Kit, call: Call): Promise<void> {
 
 export async function reload({ config }: Kit, call: Call): Promise<void> {
   await config.reload()
+  send(call, {})
+}
+
+/** A replica whose posture is not proved gets no work. */
+export async function prove({ dispatcher }: Kit, call: Call): Promise<void> {
+  const { proofs } = call.body as { readonly proofs: readonly Proof[] }
+  for (const { agent, replica, proved } of proofs) dispatcher.prove(agent, replica, proved)
   send(call, {})
 }
 
@@ -64,5 +71,5 @@ export async function replicasOf({ dispatcher }: Kit, call: Call): Promise<reado
     clearTimeout(timer)
     stop()
   }
-  return known.views()
+  return url.searchParams.get('unproved') === '1' ? known.views().filter((it) => it.unproved) : known.views()
 }

@@ -263,9 +263,28 @@ const GATEWAY_ROUTES: readonly Route[] = [
     query: {
       wait_ms: WAIT,
       connected: { type: 'string', description: 'AGENT:REPLICA,…: hold the answer until all of these are connected.' },
+      unproved: { type: 'string', enum: ['0', '1'], default: '0', description: '1: only those that get no work for want of a proof.' },
     },
     answers: answerJson('All that have been heard.', object({ replicas: { type: 'array', items: ref('Replica') } })),
     handle: gateway.replicas,
+  },
+  {
+    method: 'POST',
+    path: '/v1/replicas/proofs',
+    id: 'prove',
+    summary: 'Which replicas were found as they were declared (for the controller): the others get no work',
+    body: {
+      ...object({
+        proofs: {
+          type: 'array',
+          maxItems: 10_000,
+          items: object({ agent: { type: 'string' }, replica: { type: 'integer', minimum: 1 }, proved: { type: 'boolean' } }),
+        },
+      }),
+      additionalProperties: false,
+    },
+    answers: answerJson('They are known.', nothing),
+    handle: gateway.prove,
   },
   {
     method: 'POST',

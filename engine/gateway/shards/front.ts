@@ -56,6 +56,12 @@ export class Front {
       const others = await Promise.all(this.#peers.map(async (peer) => ({ name: peer.name, health: await ask(peer) })))
       send(call, mergeHealth(this.#health(), others))
     },
+    // Who misses it says so in the list of replicas, and is told again.
+    prove: async (kit, _, call) => {
+      const body = JSON.stringify(call.body)
+      await Promise.allSettled(this.#peers.map((peer) => peer.ask({ method: 'POST', path: '/v1/replicas/proofs', body })))
+      await gateway.prove(kit, call)
+    },
     // A hint: who misses it looks for itself within a second.
     reload: async (kit, _, call) => {
       const body = '{}'

@@ -41,6 +41,7 @@ export function mergeReplicas(lists: readonly (readonly ReplicaView[] | null)[])
       connected: views.length === lists.length && views.every((view) => view.connected),
       tasks: views.reduce((sum, view) => sum + view.tasks, 0),
       ...(stalled === undefined ? {} : { stalled }),
+      ...(views.some((view) => view.unproved) ? { unproved: true as const } : {}),
     }
   })
 }

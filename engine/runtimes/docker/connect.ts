@@ -6,7 +6,7 @@ import type { ContainerRuntime } from '../../ports.ts'
 import { openConnection, type Connection } from './connection.ts'
 import { describeAddress, type EngineAddress, engineAddresses } from './discovery.ts'
 import { EngineTimeout, toAgentctlError } from './failure.ts'
-import { fields, list, text } from './fields.ts'
+import { fields, list, text } from '../../fields.ts'
 import { dockerRuntime, type Engine } from './runtime.ts'
 
 /** Private cgroup namespaces and the event filters that we use; Docker 20.10. */

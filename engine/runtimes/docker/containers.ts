@@ -5,7 +5,7 @@ import { filesArchive } from './archive.ts'
 import { containerBody, seriousWarnings } from './create-body.ts'
 import type { Connection } from './connection.ts'
 import { openExec, runExec } from './exec.ts'
-import { fields, list, text } from './fields.ts'
+import { fields, list, text } from '../../fields.ts'
 import { observedContainer } from './observed.ts'
 import { isStatus, projectFilter, retry } from './requests.ts'
 

@@ -1,5 +1,5 @@
 /** ContainerSpec, NetworkSpec, VolumeSpec → the engine's create bodies. Pure; what is not said here is not asked of the engine. */
-import type { ContainerSpec, Endpoint, NetworkSpec, VolumeSpec } from '../../ports.ts'
+import { type ContainerSpec, type Endpoint, type NetworkSpec, type Reader, SHM_SIZE, type VolumeSpec } from '../../ports.ts'
 
 export interface EngineFeatures {
   /** Engine ≥ 28: bridges without an address of the host. */
@@ -59,7 +59,9 @@ function hostBody(spec: ContainerSpec): Body {
     SecurityOpt: [
       ...(spec.no_new_privileges ? ['no-new-privileges=true'] : []),
       ...(spec.seccomp === null ? [] : [`seccomp=${spec.seccomp}`]),
+      ...(spec.apparmor === undefined ? [] : [`apparmor=${spec.apparmor}`]),
     ],
+    ...(spec.runtime === undefined ? {} : { Runtime: spec.runtime }),
     // null is the engine's own list; [] would unmask everything.
     ...(spec.masked_paths === null ? {} : { MaskedPaths: spec.masked_paths }),
     ...(spec.readonly_paths === null ? {} : { ReadonlyPaths: spec.readonly_paths }),
@@ -72,6 +74,7 @@ function hostBody(spec: ContainerSpec): Body {
     Ulimits: spec.ulimits.map(({ name, soft, hard }) => ({ Name: name, Soft: soft, Hard: hard })),
     Sysctls: spec.sysctls,
     Init: spec.init,
+    ShmSize: spec.shm_size ?? SHM_SIZE,
     // The engine's default on cgroup v1 is the host's.
     CgroupnsMode: 'private',
     IpcMode: 'private',
@@ -85,6 +88,34 @@ function hostBody(spec: ContainerSpec): Body {
     LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
   }
 }
+
+/** Nothing but two namespaces of the other: no capability, no mount, no way to write. */
+export function readerBody(container: string, { image, command, user, seccomp, labels }: Reader): Body {
+  return {
+    Image: image,
+    Entrypoint: command.slice(0, 1),
+    Cmd: command.slice(1),
+    User: user,
+    Env: [],
+    Labels: labels,
+    Healthcheck: { Test: ['NONE'] },
+    HostConfig: {
+      NetworkMode: `container:${container}`,
+      PidMode: `container:${container}`,
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges=true', `seccomp=${seccomp}`],
+      Memory: READER_MEMORY,
+      MemorySwap: READER_MEMORY,
+      NanoCpus: 1e9,
+      PidsLimit: 8,
+      CgroupnsMode: 'private',
+      IpcMode: 'private',
+      LogConfig: { Type: 'none', Config: {} },
+    },
+  }
+}
+const READER_MEMORY = 33_554_432
 
 function portBindings(spec: ContainerSpec): { [port: string]: Body[] } {
   const bindings: { [port: string]: Body[] } = {}
@@ -104,8 +135,12 @@ function mounts(spec: ContainerSpec): readonly Body[] {
       Source: source,
       Target: target,
       ReadOnly: read_only,
-      // The engine insists on rslave for what lies in its own data root (a folder of the secrets volume); nothing is mounted below it.
-      BindOptions: { Propagation: /\/volumes\/[^/]+\/_data\//.test(source) ? 'rslave' : 'rprivate' },
+      BindOptions: {
+        // The engine insists on rslave for what lies in its own data root (a folder of the secrets volume); nothing is mounted below it.
+        Propagation: /\/volumes\/[^/]+\/_data\//.test(source) ? 'rslave' : 'rprivate',
+        // Before API 1.44 read-only is the source alone: what is mounted below it could be written. Left out, it is the same on every engine.
+        ...(read_only ? { NonRecursive: true } : {}),
+      },
     })),
     ...spec.volumes.map(({ source, target, read_only }) => ({ Type: 'volume', Source: source, Target: target, ReadOnly: read_only })),
   ]

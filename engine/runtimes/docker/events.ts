@@ -1,10 +1,10 @@
 /** The engine's event stream: JSON objects, one a line, cut anywhere by the transport. */
 import { StringDecoder } from 'node:string_decoder'
 import type { EngineEvent } from '../../ports.ts'
-import { fields, number, text } from './fields.ts'
+import { fields, number, text } from '../../fields.ts'
 
 /** What is asked of the engine; execs (a health check is one) would be most of the traffic. */
-export const EVENT_FILTER: readonly string[] = ['create', 'start', 'die', 'destroy', 'oom', 'rename', 'health_status']
+export const EVENT_FILTER: readonly string[] = ['create', 'start', 'die', 'destroy', 'oom', 'rename', 'update', 'health_status']
 
 /** Attributes of the event itself, among which the engine mixes the container's labels. */
 const OWN_ATTRIBUTES = new Set(['name', 'image', 'exitCode', 'signal', 'oldName', 'execDuration', 'execID'])
@@ -49,6 +49,7 @@ function actionOf(action: string): EngineEvent['action'] | null {
     case 'destroy':
     case 'oom':
     case 'rename':
+    case 'update':
       return action
     case 'health_status: healthy':
       return 'healthy'

@@ -5,7 +5,7 @@ import { AgentctlError } from '../../errors.ts'
 import type { ExecResult, ExecStream } from '../../ports.ts'
 import { CALL_TIMEOUT_MS, type Connection } from './connection.ts'
 import { EngineTimeout, interrupted, toAgentctlError } from './failure.ts'
-import { fields, text } from './fields.ts'
+import { fields, text } from '../../fields.ts'
 import { FrameReader } from './frames.ts'
 
 export interface ExecOptions {

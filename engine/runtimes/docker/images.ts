@@ -4,7 +4,7 @@ import { AgentctlError } from '../../errors.ts'
 import type { ContainerRuntime } from '../../ports.ts'
 import type { Connection } from './connection.ts'
 import { jsonLines } from './events.ts'
-import { fields, list, number, text } from './fields.ts'
+import { fields, list, number, text } from '../../fields.ts'
 
 /** The engine answers a pull when the registry has: a machine without one should not wait for long. */
 const REGISTRY_TIMEOUT_MS = 20_000

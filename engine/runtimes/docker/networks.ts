@@ -2,7 +2,7 @@
 import type { ContainerRuntime } from '../../ports.ts'
 import type { Connection } from './connection.ts'
 import { type EngineFeatures, endpointBody, networkBody } from './create-body.ts'
-import { fields, list, text } from './fields.ts'
+import { fields, list, text } from '../../fields.ts'
 import { observedNetwork } from './observed.ts'
 import { projectFilter, retry } from './requests.ts'
 

@@ -1,6 +1,6 @@
 /** The engine's list answers → what the core observes. Pure. */
 import type { ContainerStatus, ObservedContainer, ObservedNetwork, ObservedVolume } from '../../ports.ts'
-import { fields, list, number, text, texts } from './fields.ts'
+import { fields, list, number, text, texts } from '../../fields.ts'
 
 const STATUSES: ReadonlySet<string> = new Set(['created', 'running', 'restarting', 'paused', 'exited', 'dead', 'removing'])
 const isStatus = (value: string): value is ContainerStatus => STATUSES.has(value)

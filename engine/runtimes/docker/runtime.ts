@@ -3,8 +3,9 @@ import type { ContainerRuntime } from '../../ports.ts'
 import type { Connection } from './connection.ts'
 import { containerCalls } from './containers.ts'
 import type { EngineFeatures } from './create-body.ts'
-import { fields, list, number, text } from './fields.ts'
+import { fields, list, number, text } from '../../fields.ts'
 import { imageCalls } from './images.ts'
+import { joinCall } from './join.ts'
 import { networkCalls } from './networks.ts'
 import { streamCalls } from './streams.ts'
 import { volumeCalls } from './volumes.ts'
@@ -15,12 +16,15 @@ export interface Engine extends EngineFeatures {
 }
 
 export function dockerRuntime(connection: Connection, engine: Engine): ContainerRuntime {
+  const containers = containerCalls(connection)
+  const streams = streamCalls(connection)
   return {
     ...imageCalls(connection),
-    ...containerCalls(connection),
+    ...containers,
+    ...joinCall(connection, { ...containers, ...streams }),
     ...networkCalls(connection, engine),
     ...volumeCalls(connection),
-    ...streamCalls(connection),
+    ...streams,
     info: async (signal) => {
       const info = fields(await connection.json({ doing: 'describe itself', method: 'GET', path: '/info', signal }))
       const options = list(info['SecurityOptions']).map(text)

@@ -1,13 +1,14 @@
 /** What goes on for as long as somebody listens: events and logs. */
 import { AgentctlError } from '../../errors.ts'
 import { LABEL } from '../../names.ts'
-import type { ContainerRuntime, EngineEvent } from '../../ports.ts'
+import { fields, text } from '../../fields.ts'
+import type { ContainerRuntime, EngineEvent, NetworkEvent } from '../../ports.ts'
 import type { Connection } from './connection.ts'
 import { EVENT_FILTER, engineEvent, jsonLines } from './events.ts'
 import { interrupted, toAgentctlError } from './failure.ts'
 import { type Frame, FrameReader } from './frames.ts'
 
-type StreamCalls = Pick<ContainerRuntime, 'events' | 'logs' | 'attach'>
+type StreamCalls = Pick<ContainerRuntime, 'events' | 'networkEvents' | 'logs' | 'attach'>
 
 export function streamCalls(connection: Connection): StreamCalls {
   return {
@@ -27,6 +28,19 @@ export function streamCalls(connection: Connection): StreamCalls {
       throw new AgentctlError('AG4001', `The engine at ${connection.endpoint} closed its stream of events`, {
         hint: 'Start it again; `agentctl doctor` shows what was tried.',
       })
+    },
+    async *networkEvents(since, signal): AsyncGenerator<NetworkEvent> {
+      const doing = 'report events of networks'
+      const filters = JSON.stringify({ type: ['network'], event: ['connect', 'disconnect'] })
+      const stream = await connection.stream({ doing, method: 'GET', path: '/events', query: { since: since.toFixed(6), filters }, signal })
+      try {
+        for await (const line of jsonLines(stream)) {
+          const attributes = fields(fields(fields(line)['Actor'])['Attributes'])
+          yield { container: text(attributes['container']), network: text(attributes['name']) }
+        }
+      } catch (error) {
+        throw signal.aborted ? interrupted(doing, signal.reason) : toAgentctlError(error, doing, connection.endpoint)
+      }
     },
     async *logs(container, options, signal): AsyncGenerator<Frame> {
       const doing = `read the logs of ${container}`

@@ -4,7 +4,7 @@ import { LABEL } from '../../names.ts'
 import type { ContainerRuntime } from '../../ports.ts'
 import type { Connection } from './connection.ts'
 import { volumeBody } from './create-body.ts'
-import { fields, list, texts } from './fields.ts'
+import { fields, list, texts } from '../../fields.ts'
 import { observedVolume } from './observed.ts'
 import { isStatus, projectFilter, retry } from './requests.ts'
 

@@ -42,7 +42,7 @@ export interface RoleOptions {
   readonly work?: Partial<WorkPolicy>
 }
 
-export type StartOptions = Partial<Pick<GatewayOptions, 'connect' | 'traces' | 'limits' | 'pace'>>
+export type StartOptions = Partial<Pick<GatewayOptions, 'connect' | 'traces' | 'limits' | 'pace' | 'guarded'>>
 
 export interface Harness {
   readonly redis: TestRedis

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { SECCOMP } from '../../../engine/seccomp.ts'
+import { SECCOMP, STRICT_SECCOMP } from '../../../engine/seccomp.ts'
 import type { ContainerRuntime } from '../../../engine/ports.ts'
 import { containerSpec } from '../../support/container-spec.ts'
 import { cleanup, images, runtime, uniqueProject } from '../../support/docker.ts'
@@ -116,4 +116,53 @@ test('what agents run still runs: threads, children, timers, sockets, git, curl,
 test('the kernel says that the filter is on', async () => {
   const { stdout } = await engine.exec(id, ['grep', '-E', '^(Seccomp|NoNewPrivs):', '/proc/self/status'])
   expect(stdout.toString().split(/\s+/).slice(0, 4)).toEqual(['NoNewPrivs:', '1', 'Seccomp:', '2'])
+})
+
+test('strict: what the default allows beyond it is refused, and what agents run still runs', async () => {
+  const strict = await engine.createContainer(
+    containerSpec({
+      project,
+      image: (await images()).agent,
+      name: `${project}-strict-1`,
+      seccomp: STRICT_SECCOMP,
+      mem_limit: 268_435_456,
+      tmpfs: [{ target: '/tmp', size: 8_388_608, exec: false, mode: 0o1777 }],
+    }),
+  )
+  await engine.start(strict)
+  const probe = async (container: string, call: Numbers, ...args: readonly (number | string)[]): Promise<number> => {
+    const script = `my $name = "x"; my $r = syscall(${[number(call), ...args].join(',')}); print $r == -1 ? $!+0 : 0`
+    return Number((await engine.exec(container, ['perl', '-e', script])).stdout)
+  }
+  const SHMGET: Numbers = { x64: 29, arm64: 194 }
+  const MEMFD: Numbers = { x64: 319, arm64: 279 }
+  const SOCKET: Numbers = { x64: 41, arm64: 198 }
+  for (const [call, args] of [
+    [SHMGET, [0, 4096, 0o1600]],
+    [MEMFD, ['$name', 0]],
+    [SOCKET, [16, 3, 0]],
+  ] as const) {
+    expect(await probe(id, call, ...args), 'default').toBe(0)
+    expect(await probe(strict, call, ...args), 'strict').toBe(EPERM)
+  }
+  const script = `
+    const { Worker } = require('node:worker_threads')
+    const { execFile, execFileSync } = require('node:child_process')
+    const http = require('node:http'), fs = require('node:fs')
+    fs.watch('/tmp', () => {}).close()
+    new Worker('require("node:worker_threads").parentPort.postMessage(1)', { eval: true }).on('message', () => {
+      const server = http.createServer((_, response) => response.end('pong')).listen(0, '127.0.0.1', () => {
+        execFile('curl', ['-s', 'http://127.0.0.1:' + server.address().port], (error, text) => {
+          execFileSync('sh', ['-c', 'cd /tmp && git init -q r && cd r && echo x > f && git add f && git -c user.name=a -c user.email=a@b commit -qm m'])
+          console.log(text)
+          process.exit(error ? 1 : 0)
+        })
+      })
+    })`
+  const result = await engine.exec(strict, ['node', '-e', script], { env: ['HOME=/tmp'] })
+  expect({ code: result.exit_code, out: result.stdout.toString(), err: result.stderr.toString() }).toEqual({
+    code: 0,
+    out: 'pong\n',
+    err: '',
+  })
 })

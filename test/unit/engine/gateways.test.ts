@@ -46,11 +46,12 @@ describe('several gateways', () => {
     })
     expect(spec(all, 'p-agentctl-gateway-1').environment).toEqual({
       AGENTCTL_PROJECT: 'p',
+      AGENTCTL_GUARDED: '1',
       AGENTCTL_SHARD: '1',
       AGENTCTL_PEERS: 'http://gateway-2:7070,http://gateway-3:7070',
     })
     // Who is asked needs to know nobody, and has secrets of its own.
-    expect(spec(all, 'p-agentctl-gateway-2').environment).toEqual({ AGENTCTL_PROJECT: 'p', AGENTCTL_SHARD: '2' })
+    expect(spec(all, 'p-agentctl-gateway-2').environment).toEqual({ AGENTCTL_PROJECT: 'p', AGENTCTL_GUARDED: '1', AGENTCTL_SHARD: '2' })
     expect(spec(all, 'p-agentctl-gateway-2').binds[0]?.source).toMatch(/\/p-agentctl-gateway-2$/)
   })
 

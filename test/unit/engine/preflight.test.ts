@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { preflight } from '../../../engine/preflight.ts'
 import type { Diagnostic } from '../../../spec/diagnostic.ts'
+import { seccompProfiles } from '../../../engine/seccomp-files.ts'
 import { load } from '../../../spec/load.ts'
 
 let folder = ''
@@ -29,11 +30,17 @@ interface Found {
   readonly diagnostics: readonly Diagnostic[]
 }
 
-function check(text: string, { local = true }: { local?: boolean } = {}): Found {
+function check(
+  text: string,
+  { local = true, mountinfo = '' }: { local?: boolean; mountinfo?: string } = {},
+): Found & {
+  readonly profiles: { readonly [path: string]: string }
+} {
   const path = join(folder, 'agents.yaml')
   const { project, diagnostics, places } = load({ files: [path], readFile: () => text, environment: {}, projectName: 'p' })
   if (project === null) throw new Error(diagnostics.map((it) => it.message).join('\n'))
-  return { diagnostics: preflight(project, { places, local }) }
+  const seccomp = seccompProfiles(project, places)
+  return { diagnostics: [...preflight(project, { places, local, mountinfo }), ...seccomp.diagnostics], profiles: seccomp.profiles }
 }
 const problems = (found: Found): readonly string[] =>
   found.diagnostics.map((it) => `${it.code} ${it.place?.line}:${it.place?.column} ${it.message.replaceAll(folder, 'DIR')}`)
@@ -138,4 +145,34 @@ test("a service's bind source must exist, whoever it belongs to", () => {
   expect(problems(check(`services:\n  s: { image: i, volumes: ["./closed:/a", "${homedir()}/no-such-folder-of-agentctl:/b"] }\n`))).toEqual(
     [expect.stringMatching(/^AG3002 2:\d+ bind source of service "s" .*: there is no such file$/)],
   )
+})
+
+test('what is mounted below a read-only source would not come along, so it is told', () => {
+  directory('data')
+  directory('data/inner')
+  const mountinfo = `36 35 98:0 / ${folder}/data/inner rw,noatime - ext3 /dev/root rw\n37 35 98:0 / ${folder}/database rw - ext3 /dev/root rw\n`
+  const text = (option: string): string => `agents:\n  a: { handler: exec, volumes: ["./data:/data${option}"] }\n`
+  expect(problems(check(text(':ro'), { mountinfo }))).toEqual([
+    expect.stringMatching(
+      /^AG3002 2:\d+ bind source of agent "a" DIR\/data has another file system mounted below it, at DIR\/data\/inner,/,
+    ),
+  ])
+  expect(problems(check(text(''), { mountinfo }))).toEqual([])
+})
+
+test('a seccomp profile of the file is read where it lies, wherever the engine is; one that cannot be used is told at its place', () => {
+  file('good.json', '{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [] }')
+  file('open.json', '{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [] }')
+  const text = (path: string): string => `agents:\n  a:\n    security_opt: ["seccomp=${path}"]\n`
+  for (const local of [true, false])
+    expect(check(text('./good.json'), { local })).toMatchObject({
+      diagnostics: [],
+      profiles: { [join(folder, 'good.json')]: '{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[]}' },
+    })
+  expect(problems(check(text('./open.json')))).toEqual([
+    'AG3007 3:20 the seccomp profile DIR/open.json allows what it does not name (defaultAction "SCMP_ACT_ALLOW"): that is unconfined',
+  ])
+  expect(problems(check(text('./gone.json')))).toEqual([
+    'AG3007 3:20 the seccomp profile DIR/gone.json cannot be read: there is no such file',
+  ])
 })

@@ -94,15 +94,30 @@ test.each([
   '/var/lib/docker/volumes',
   '/home/me/docker.sock',
   '/data/../etc',
+  '/usr',
+  '/lib',
+  '/var/log',
+  '/home/me/.ssh',
+  '/home/me/.aws/credentials',
+  '/home/me/.docker/run',
 ])('%s is closed to agents', (path) => {
   expect(forbiddenHostPath(path)).not.toBeNull()
 })
-test.each(['/root/project', '/home/me', '/home', '/opt/data', '/srv', '/etcetera', '/tmp/run', '/var/lib/dockerish', '/var/data'])(
-  '%s is open',
-  (path) => {
-    expect(forbiddenHostPath(path)).toBeNull()
-  },
-)
+test.each([
+  '/root/project',
+  '/home/me',
+  '/home',
+  '/opt/data',
+  '/srv',
+  '/etcetera',
+  '/tmp/run',
+  '/var/lib/dockerish',
+  '/var/data',
+  '/usr/local/src/project',
+  '/home/me/.config',
+])('%s is open', (path) => {
+  expect(forbiddenHostPath(path)).toBeNull()
+})
 
 test('suggestions', () => {
   expect(distance('replcias', 'replicas')).toBe(1)

@@ -55,6 +55,16 @@ agents:
     labels: { team: "a$$b" }
     healthcheck: { disable: true }
   own: { image: "own:1" }
+  loose:
+    cap_add: [cap_net_raw]
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:false", "seccomp:./p$$q.json", apparmor=docker-default]
+    read_only: false
+    ulimits: { nofile: { soft: 1, hard: -1 }, core: 5 }
+    shm_size: 128m
+    init: false
+    runtime: runsc
+    sysctls: [net.ipv4.tcp_syncookies=1]
 services:
   memory: { image: "chroma:0.5", command: "", healthcheck: { test: [CMD, x] }, ports: ["8000", "0.0.0.0:9000:9000/udp", "[::1]:7:7"], user: redis }
 pipelines:
