@@ -1,7 +1,7 @@
 // `npm test`: the checks, then every test; the last line of stdout is "N passed, N failed, N skipped".
 // Arguments go to vitest (a file, -t NAME, --project unit) and leave the checks out.
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -45,12 +45,17 @@ function readSummary(file) {
   }
 }
 
-const scratch = mkdtempSync(join(tmpdir(), 'agentctl-test-'))
+// All temporary folders of the tests are in this one, and go with it. A short name: sockets lie there. Agents, whose uid is another one, look in.
+const scratch = mkdtempSync(join(tmpdir(), 'actl-'))
+chmodSync(scratch, 0o755)
 try {
   const checks = args.length === 0 ? await run('the checks', ['.ci/check.mjs']) : 0
   const summary = join(scratch, 'summary.json')
   const reporters = ['--reporter=default', '--reporter=./test/support/summary-reporter.ts']
-  const tests = await run('vitest', ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...args], { AGENTCTL_TEST_SUMMARY: summary })
+  const tests = await run('vitest', ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...args], {
+    AGENTCTL_TEST_SUMMARY: summary,
+    TMPDIR: scratch,
+  })
 
   const count = readSummary(summary)
   for (const reason of count.reasons) process.stdout.write(`skipped: ${reason}\n`)
@@ -63,5 +68,9 @@ try {
   process.stdout.write(`${count.passed} passed, ${failed} failed, ${count.skipped} skipped\n`)
   process.exitCode = failed === 0 ? 0 : 1
 } finally {
-  rmSync(scratch, { recursive: true, force: true })
+  try {
+    rmSync(scratch, { recursive: true, force: true })
+  } catch (error) {
+    process.stderr.write(`${scratch} is left behind: ${error.message}\n`)
+  }
 }

@@ -54,6 +54,8 @@ export interface Desired {
   /** Named volumes that belong to an agent's user. */
   readonly owners: { readonly [volume: string]: { readonly uid: number; readonly gid: number } }
   readonly containers: readonly DesiredContainer[]
+  /** Agents and services of the file, also those without a container (`replicas: 0`): what is theirs is no orphan. */
+  readonly declared: ReadonlySet<string>
 }
 
 /** A part of ours is up in a second or two; a loaded machine is given time. */
@@ -129,6 +131,7 @@ export function desired(record: ProjectRecord, seccomp: string): Desired {
   )
   return {
     project: project.name,
+    declared: new Set([...Object.keys(project.agents), ...Object.keys(project.services)]),
     networks: networkNames(project).map((name) => ({
       name: networkName(project.name, name),
       internal: name !== 'outside' && name !== 'default',

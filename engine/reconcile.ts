@@ -37,16 +37,15 @@ export function reconcile(desired: Desired, observed: Observed, options: Reconci
     .filter((container) => !wanted.has(container.name) && (kindOf(container) === 'agent' || kindOf(container) === 'service'))
     .filter((container) => container.labels[LABEL.replica] !== '0')
     .sort((a, b) => replicaOf(b) - replicaOf(a) || (a.name < b.name ? -1 : 1))
-  const groups = new Set(desired.containers.map((want) => want.group))
   const removals = new Map<string, number>()
   const orphans: ObservedContainer[] = []
   for (const container of surplus) {
     const group = container.labels[LABEL.agent] ?? container.labels[LABEL.service] ?? ''
-    if (!groups.has(group) && options.removeOrphans === false) {
+    if (!desired.declared.has(group) && options.removeOrphans === false) {
       orphans.push(container)
       continue
     }
-    const cause = groups.has(group)
+    const cause = desired.declared.has(group)
       ? `scaled down to ${desired.containers.filter((want) => want.group === group).length}`
       : 'is no longer in the file'
     removals.set(container.name, removeSteps(build, container, cause, []))

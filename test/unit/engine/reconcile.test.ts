@@ -248,3 +248,15 @@ test('values that changed are kept for who starts later, also when no container 
     '#1 write-secrets volume:p_agentctl-secrets (for p-a-1): secret k changed; nothing is restarted',
   )
 })
+
+test('an agent with no replicas left is scaled down, and is no orphan', () => {
+  const observed = running(want(project({ agents: [agent('coder', { replicas: 2 })] })))
+  const none = want(project({ agents: [agent('coder', { replicas: 0 })] }))
+  expect(about(text(none, observed, { removeOrphans: false }), /coder-/)).toMatchInlineSnapshot(`
+    "stop-container container:p-coder-2: scaled down to 0
+    remove-container container:p-coder-2: scaled down to 0
+    stop-container container:p-coder-1: scaled down to 0
+    remove-container container:p-coder-1: scaled down to 0"
+  `)
+  expect(about(text(want(project({})), observed, { removeOrphans: false }), /coder-/)).toBe('')
+})
