@@ -88,7 +88,8 @@ const FILES: readonly (readonly [what: string, code: string, line: number, yaml:
     'agents:\n  a: { handler: exec }\npipelines:\n  p:\n    jobs: { x: { agent: a, needs: [y] }, y: { agent: a, needs: [x] } }\n',
     /x.*y|y.*x/,
   ],
-  ['a key of Compose that is not built yet', 'AG1006', 3, 'agents:\n  a: { handler: exec, privileged: true }\n', /privileged/],
+  ['a key of Compose that is not built yet', 'AG1006', 3, 'agents:\n  a: { handler: exec, build: . }\n', /build/],
+  ['a way out of the sandbox', 'AG3001', 3, 'agents:\n  a: { handler: exec, privileged: true }\n', /privileged/],
   ['an agent that nobody declared', 'AG2001', 3, 'agents:\n  a: { handler: exec, delegates_to: [bb] }\n', /bb/],
 ]
 

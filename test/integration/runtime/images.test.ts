@@ -49,7 +49,7 @@ test("the agent's image has no broker client and no broker", async () => {
       '-c',
       'ls /opt/agentctl; grep -lEi "bullmq|ioredis" /opt/agentctl/*; which redis-server redis-cli; find / -xdev -name node_modules 2>/dev/null',
     ),
-  ).toBe('agent.mjs\n')
+  ).toBe('agent.mjs\nmark\nprobe\n')
 })
 
 test("the agent's image has what its tasks want", async () => {
@@ -60,7 +60,7 @@ test("the agent's image has what its tasks want", async () => {
 
 test("the engine's image has every part", async () => {
   expect(await run(ours.engine, 'sh', '-c', 'ls /opt/agentctl; which redis-server socat flock node')).toBe(
-    'controller.mjs\negress.mjs\ngateway.mjs\n/usr/bin/redis-server\n/usr/bin/socat\n/usr/bin/flock\n/usr/local/bin/node\n',
+    'controller.mjs\negress.mjs\ngateway.mjs\nmark\nprobe\n/usr/bin/redis-server\n/usr/bin/socat\n/usr/bin/flock\n/usr/local/bin/node\n',
   )
 })
 
