@@ -1,6 +1,6 @@
 /** Sizes that the engine's own defaults do not carry: more networks than its address pools give, more containers than one burst starts. */
 import { expect, test } from 'vitest'
-import { leftovers } from '../support/docker.ts'
+import { eventually, leftovers } from '../support/docker.ts'
 import { type Stack, stack } from '../support/stack.ts'
 
 const ROLES = 30
@@ -38,6 +38,8 @@ test('one role of 100 replicas: all connected, all get work, all gone afterwards
     name = project.name
     const replicas = Array.from({ length: REPLICAS }, (_, index) => `many:${index + 1}`)
     expect(await connected(project)).toEqual([...replicas].sort())
+    // Each gets work once its posture is proved: some thirty a second.
+    await eventually(async () => (await project.control.replicas({ unproved: true })).length === 0, 60_000, 'all are proved')
     // Long enough that no replica is free for a second one before all have theirs.
     const tasks = replicas.map(() => ({ command: 'hostname; sleep 3' }))
     const view = await project.ended(await project.submit({ agent: 'many', type: 'task', tasks }), 60_000)

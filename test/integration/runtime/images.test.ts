@@ -47,7 +47,7 @@ test("the agent's image has no broker client and no broker", async () => {
       ours.agent,
       'sh',
       '-c',
-      'ls /opt/agentctl; grep -lEi "bullmq|ioredis" /opt/agentctl/*; which redis-server redis-cli; find / -xdev -name node_modules 2>/dev/null',
+      'ls /opt/agentctl; grep -slEi "bullmq|ioredis" /opt/agentctl/*; which redis-server redis-cli; find / -xdev -name node_modules 2>/dev/null',
     ),
   ).toBe('agent.mjs\nmark\nprobe\n')
 })
