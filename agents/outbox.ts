@@ -23,6 +23,11 @@ export class Outbox {
     return this.#entries.length
   }
 
+  /** Of all that waits. */
+  get leases(): readonly string[] {
+    return this.#entries.map(({ lease }) => lease)
+  }
+
   push(item: Entry): void {
     this.#entries.push(item)
   }

@@ -166,7 +166,7 @@ export class Session {
     if (isIdle && this.#wasIdle) for (const other of this.#lanes) if (other !== lane) other.close()
     this.#wasIdle = isIdle
     const isBeat = isFirst || now - this.#lastBeat >= BEAT_AFTER_MS
-    const beat = isBeat ? `,"beat":${JSON.stringify([...this.#options.leases()])}` : ''
+    const beat = isBeat ? `,"beat":${JSON.stringify(this.#held())}` : ''
     const settlements = done.length === 0 ? '' : `,"done":[${done.map((entry) => entry.text).join(',')}]`
     const body = `{"want":${want},"wait_ms":${waitMs}${beat}${settlements}}`
     const exchange = { want, prompt: waitMs === 0, lane, done }
@@ -178,6 +178,14 @@ export class Session {
       (reply) => this.#answered(exchange, reply.status, reply.body),
       (error: unknown) => this.#failed(exchange, error instanceof Error ? error.message : String(error)),
     )
+  }
+
+  /**
+   * What is worked on, and what has ended without the gateway's word that it knows: a lease that no beat names was never received, for
+   * all that it knows, and would be handed out a second time.
+   */
+  #held(): readonly string[] {
+    return [...this.#options.leases(), ...this.#outbox.leases, ...[...this.#open].flatMap(({ done }) => done.map(({ lease }) => lease))]
   }
 
   #watch(): void {

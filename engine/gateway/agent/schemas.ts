@@ -68,7 +68,7 @@ export const SCHEMAS: { readonly [name: string]: Schema } = {
     {
       want: whole('How many tasks at most; 0 settles and beats only.'),
       wait_ms: idle_wait_ms,
-      beat: leases('All leases that you are working on.'),
+      beat: leases('All leases that you hold: those that you are working on, and those whose end was not answered yet.'),
       done: list(ref('Settlement'), 'Ends of tasks.', 10_000),
     },
     ['want', 'wait_ms', 'beat', 'done'],

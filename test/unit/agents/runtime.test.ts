@@ -60,6 +60,19 @@ test('it beats at least every second for what it works on', async () => {
   expect(gateway.leases.filter(({ beat }) => beat?.includes(lease)).length).toBeGreaterThanOrEqual(2)
 })
 
+test('it beats for what has ended until the gateway says that it knows', async () => {
+  agent({ concurrency: 2 })
+  // Of two tasks one goes on, so that there are beats, and the end of the other is not answered.
+  gateway.script = ({ raw }) => (raw.includes('"done"') ? 'hold' : null)
+  gateway.task({ command: 'sleep 20' })
+  const lease = gateway.task({ command: 'true' })
+  const ended = (): number => gateway.requests.findIndex(({ raw }) => raw.includes('"done"'))
+  await eventually(() => ended() >= 0, 'the end is told')
+  const from = gateway.leases.length
+  await eventually(() => gateway.leases.slice(from).filter(({ beat }) => beat !== undefined).length >= 2, 'two beats after it')
+  for (const { beat } of gateway.leases.slice(from)) if (beat !== undefined) expect(beat).toContain(lease)
+})
+
 test('a cancelled command is stopped and says so', async () => {
   agent()
   const lease = gateway.task({ command: 'sleep 60' })

@@ -22,8 +22,8 @@ export class ScriptedGateway {
   readonly requests: Seen[] = []
   readonly settlements: Settlement[] = []
   readonly leases: LeaseRequest[] = []
-  /** Replaces the answer to a request; null: the usual one. */
-  script: (seen: Seen) => { readonly status: number; readonly body: unknown } | 'destroy' | null = () => null
+  /** Replaces the answer to a request; hold: there is none; null: the usual one. */
+  script: (seen: Seen) => { readonly status: number; readonly body: unknown } | 'destroy' | 'hold' | null = () => null
   settle: (settlement: Settlement) => Settled = ({ lease }) => ({ lease, ok: true })
   readonly #tasks: { readonly lease: string; readonly input: Json; readonly more: object }[] = []
   readonly #cancel: string[] = []
@@ -122,6 +122,7 @@ export class ScriptedGateway {
       void response.writeHead(status, { 'content-type': 'application/json' }).end(body instanceof Buffer ? body : JSON.stringify(body))
     const scripted = this.script(seen)
     if (scripted === 'destroy') return void response.destroy()
+    if (scripted === 'hold') return
     if (scripted !== null) return send(scripted.status, scripted.body)
     if (seen.path !== '/v1/lease') return send(200, {})
     const lease = seen.body as unknown as LeaseRequest
