@@ -70,7 +70,8 @@ class Thread {
   }
 
   #post(message: ToThread): void {
-    if (this.#outbox.length === 0) setImmediate(() => this.#flush())
+    // A microtask: all tasks of one answer travel together, and do not wait for the loop's next phase.
+    if (this.#outbox.length === 0) queueMicrotask(() => this.#flush())
     this.#outbox.push(message)
   }
 
