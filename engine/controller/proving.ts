@@ -22,7 +22,8 @@ const PER_REPLICA_MS = 1_000
 const ASK_MS = 1_000
 /** While containers are being started a proof would only slow the start; a project's first tasks wait for the first proof anyway. */
 const QUIET_MS = 500
-const MOST_QUIET_MS = 10_000
+/** Something may start all the time, and a replica that died is to work again within five seconds. */
+const MOST_QUIET_MS = 2_000
 const PARALLEL = 2
 /** Made anew at once, then after 2 s, 4 s, … while it stays in quarantine. */
 const FIRST_PAUSE_MS = 2_000
