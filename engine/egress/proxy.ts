@@ -11,6 +11,7 @@ import { type Ask, decide, vet } from './decide.ts'
 import { explainDenial, showRule } from './denial.ts'
 import { type Dialled, dial, refusedAddress } from './dial.ts'
 import { Forward } from './forward.ts'
+import { listen } from './listen.ts'
 import { Counts, type Live, MAX_CONNECTIONS, MAX_OPEN } from './live.ts'
 import { Lookups } from './lookups.ts'
 import type { Net } from './net.ts'
@@ -209,12 +210,3 @@ function isAllowed(segments: Segments, { client, ask, address }: Live): boolean 
   if (!decide(policies, ask).allowed) return false
   return address === null || vet(address, { policies, ask, isOwn: segments.isOwn }).ok
 }
-
-const listen = (server: Server, port: number, host: string): Promise<void> =>
-  new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, () => {
-      server.off('error', reject)
-      resolve()
-    })
-  })

@@ -2,12 +2,13 @@
  * The way of telemetry: OTLP from the gateway, to the one address in the project record. It is no proxy: CONNECT and absolute URIs
  * are refused. Agents may stand on a network with this container; what they send goes through the gateway, which writes who sent it.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { contains, parseAddress, parseCidr } from '../../spec/addresses.ts'
 import { OTLP_PATHS, OTLP_PORT } from '../otlp.ts'
 import { watchDestination } from './destination.ts'
 import { Forwarder } from './forwarder.ts'
+import { listen } from './listen.ts'
 
 const OTLP_TYPES = new Set(['application/json', 'application/x-protobuf'])
 /** One export: 512 spans of ours are about 0.4 MB. */
@@ -77,15 +78,6 @@ export async function startEgress(options: EgressOptions): Promise<Egress> {
     },
   }
 }
-
-const listen = (server: Server, port: number, host: string): Promise<void> =>
-  new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, () => {
-      server.off('error', reject)
-      resolve()
-    })
-  })
 
 function handle(forwarder: Forwarder, request: IncomingMessage, response: ServerResponse): void {
   const path = request.url ?? ''

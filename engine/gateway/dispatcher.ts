@@ -34,6 +34,8 @@ export class Dispatcher {
   readonly #keeping: Keeping
   readonly #limits: Limits
   readonly #schedule: Schedule
+  /** Told to be queued, and refused by the broker: they are added again. */
+  readonly #told = new WeakSet<Task>()
 
   constructor(options: DispatcherOptions) {
     const { broker, key, agent } = options
@@ -97,13 +99,14 @@ export class Dispatcher {
     }
     let placed = fresh
     let at = 0
+    let areSent = false
     try {
       const ordering = this.#schedule.order(fresh)
       if (ordering !== null) await ordering
       placed = fresh.filter(({ task }) => book.tasks.get(task.id) === task)
       const tasks = placed.map(({ task, data }) => this.#schedule.place(task, data))
       // What is fetched from here on is fetched behind them: nobody waits for the answer first.
-      const areSent = placed.length <= ADD_CHUNK && tasks.every(isPlain)
+      areSent = placed.length <= ADD_CHUNK && tasks.every(isPlain)
       const landed = (count: number): void => {
         const part = placed.slice(at, at + count)
         at += count
@@ -115,7 +118,13 @@ export class Dispatcher {
       await adding
     } catch (error) {
       // Some may be there: whoever adds them again finds out, and the look at the queues finds those that wait.
-      for (const { task } of placed.slice(at)) if (task.lease === null) book.untrack(task)
+      for (const { task } of placed.slice(at)) {
+        if (task.lease !== null || !book.untrack(task) || !areSent) continue
+        // Counted and told already, for nothing.
+        const queue = book.queue(task.agent)
+        queue.waiting = Math.max(0, queue.waiting - 1)
+        this.#told.add(task)
+      }
       throw error
     }
   }
@@ -130,7 +139,7 @@ export class Dispatcher {
       const queue = book.queue(task.agent)
       if (this.#schedule.added(task)) queue.waiting += 1
       touched.add(queue)
-      events.add(task, 'queued')
+      if (!this.#told.delete(task)) events.add(task, 'queued')
       deadlines.watch(task)
     }
     this.#schedule.turns()
